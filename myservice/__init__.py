@@ -1,0 +1,1 @@
+"""The database layer of a control plane: services, quotas, resources."""

@@ -1,0 +1,118 @@
+"""RequestContext: who asks, what he may see, and the transaction he is in."""
+
+import copy
+from typing import Any
+from typing import Literal
+from typing import Self
+from typing import cast
+
+from oslo_context import context
+
+from myservice import exception
+
+ReadDeleted = Literal['no', 'yes', 'only']
+
+
+class TransactionSlot:
+    """Holds the transaction that the calls of a context join, if one is open.
+
+    The slot, not the transaction, is what a context and its ``elevated()``
+    copies share: whoever opens the transaction, all of them join it.
+    """
+
+    def __init__(self) -> None:
+        self.transaction: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'TransactionSlot':
+        # A transaction belongs to one thread of control; a deep copy is made
+        # to be handed to another.
+        return TransactionSlot()
+
+
+class RequestContext(context.RequestContext):
+    """The caller of the database API.
+
+    A context is like a session: one for each thread of control.
+
+    :param user_id: who asks
+    :param project_id: the project whose rows the caller sees
+    :param is_admin: whether the caller is an administrator
+    :param read_deleted: which rows reads return: 'no' (living ones), 'yes'
+        (also soft-deleted ones) or 'only' (soft-deleted ones)
+    :param kwargs: what oslo.context's RequestContext takes, by keyword
+    :raises InvalidInput: when read_deleted is none of the three
+    """
+
+    FROM_DICT_EXTRA_KEYS = ['read_deleted']
+
+    def __init__(
+        self,
+        user_id: str | None = None,
+        project_id: str | None = None,
+        *,
+        is_admin: bool = False,
+        read_deleted: ReadDeleted = 'no',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            user_id=user_id, project_id=project_id, is_admin=is_admin, **kwargs
+        )
+        self.read_deleted = _check_read_deleted(read_deleted)
+        self.transaction_slot = TransactionSlot()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as a dict; an open transaction stays here."""
+        return super().to_dict() | {'read_deleted': self.read_deleted}
+
+    def elevated(self, read_deleted: ReadDeleted | None = None) -> Self:
+        """Return an administrator's copy that joins the same transaction.
+
+        :param read_deleted: as for the constructor; None keeps it
+        :returns: the copy; this context stays as it is
+        :raises InvalidInput: when read_deleted is none of the three
+        """
+        elevated = copy.copy(self)
+        elevated.is_admin = True
+        if read_deleted is not None:
+            elevated.read_deleted = _check_read_deleted(read_deleted)
+        return elevated
+
+
+def get_admin_context(read_deleted: ReadDeleted = 'no') -> RequestContext:
+    """Return a new administrator's context without user or project.
+
+    :param read_deleted: as for RequestContext
+    :returns: a context of its own; making one is cheap
+    :raises InvalidInput: when read_deleted is none of the three
+    """
+    return RequestContext(
+        is_admin=True, read_deleted=read_deleted, overwrite=False
+    )
+
+
+def require_admin(context: RequestContext, function: str) -> None:
+    """Refuse a caller who is no administrator.
+
+    :param context: the caller
+    :param function: what he called, for the message
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when context is no RequestContext
+    """
+    if not isinstance(context, RequestContext):
+        raise exception.InvalidInput(
+            field='context',
+            reason=f'{context!r} is not a myservice RequestContext',
+        )
+    if not context.is_admin:
+        raise exception.AdminRequired(
+            user_id=context.user_id, function=function
+        )
+
+
+def _check_read_deleted(value: str) -> ReadDeleted:
+    if value not in ('no', 'yes', 'only'):
+        raise exception.InvalidInput(
+            field='read_deleted',
+            reason=f"{value!r} is none of 'no', 'yes' and 'only'",
+        )
+    return cast(ReadDeleted, value)

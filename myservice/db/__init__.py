@@ -1,0 +1,5 @@
+"""The database layer; service code imports ``db.api`` and nothing else."""
+
+from myservice.db import api
+
+__all__ = ['api']

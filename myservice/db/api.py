@@ -1,0 +1,48 @@
+"""The public API of the database layer: a table of contents, no logic.
+
+Service code imports this module and no other of ``myservice.db``::
+
+    from myservice import context, db
+
+    ctx = context.get_admin_context()
+    service = db.api.service_register(ctx, {'host': 'h1', 'binary': 'agent'})
+
+Each function is one transaction, unless it is called inside of
+``with db.api.transaction(ctx):``, which makes one of all the calls in it.
+What is public is named here by hand: nothing is found by reflection.
+"""
+
+from myservice.db.engine import configure
+from myservice.db.engine import dispose
+from myservice.db.service import service_create
+from myservice.db.service import service_destroy
+from myservice.db.service import service_get
+from myservice.db.service import service_get_all
+from myservice.db.service import service_get_by_host_and_binary
+from myservice.db.service import service_get_minimum_version
+from myservice.db.service import service_heartbeat
+from myservice.db.service import service_heartbeat_many
+from myservice.db.service import service_register
+from myservice.db.service import service_update
+from myservice.db.session import get_session
+from myservice.db.session import transaction
+
+__all__ = [
+    # the engine
+    'configure',
+    'dispose',
+    # transactions
+    'get_session',
+    'transaction',
+    # services
+    'service_create',
+    'service_destroy',
+    'service_get',
+    'service_get_all',
+    'service_get_by_host_and_binary',
+    'service_get_minimum_version',
+    'service_heartbeat',
+    'service_heartbeat_many',
+    'service_register',
+    'service_update',
+]

@@ -1,0 +1,102 @@
+"""The database's clock: the one clock that all liveness is told by.
+
+A service stamps its heartbeat and a reader judges it with the same clock, so
+neither the host of the service nor that of the reader can be wrong about it.
+Times are naive UTC with fractions of a second, at the moment of the
+statement. In SQLite, which is embedded, that clock is the machine's own.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement
+from sqlalchemy import Float
+from sqlalchemy import literal
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from myservice.db import types
+
+
+class utcnow(FunctionElement[Any]):
+    """The time of the statement, as SQL."""
+
+    type = types.Time()
+    inherit_cache = True
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class seconds_ago(FunctionElement[Any]):
+    """The time some seconds before the statement, as SQL.
+
+    :param seconds: a number, or an SQL expression that gives one
+    """
+
+    type = types.Time()
+    inherit_cache = True
+
+    def __init__(self, seconds: float | ColumnElement[Any]) -> None:
+        if not isinstance(seconds, ColumnElement):
+            seconds = literal(seconds, Float())
+        super().__init__(seconds)
+
+
+def _seconds(
+    element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any
+) -> str:
+    return compiler.process(element.clauses.clauses[0], **kw)
+
+
+@compiles(utcnow, 'mysql')
+@compiles(utcnow, 'mariadb')
+def _utcnow_mysql(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
+    return 'UTC_TIMESTAMP(6)'
+
+
+@compiles(seconds_ago, 'mysql')
+@compiles(seconds_ago, 'mariadb')
+def _seconds_ago_mysql(
+    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+) -> str:
+    return (
+        f'(UTC_TIMESTAMP(6) - INTERVAL {_seconds(element, compiler, **kw)} '
+        f'SECOND)'
+    )
+
+
+# now() is the start of the transaction in PostgreSQL; a beat at the end of a
+# long transaction would be stamped too early.
+@compiles(utcnow, 'postgresql')
+def _utcnow_postgresql(
+    element: utcnow, compiler: SQLCompiler, **kw: Any
+) -> str:
+    return "(statement_timestamp() AT TIME ZONE 'UTC')"
+
+
+@compiles(seconds_ago, 'postgresql')
+def _seconds_ago_postgresql(
+    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+) -> str:
+    return (
+        f"((statement_timestamp() AT TIME ZONE 'UTC') - "
+        f'make_interval(secs => {_seconds(element, compiler, **kw)}))'
+    )
+
+
+# SQLite keeps times as text: the six digits make them compare, and read back,
+# as those that SQLAlchemy writes.
+@compiles(utcnow, 'sqlite')
+def _utcnow_sqlite(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(seconds_ago, 'sqlite')
+def _seconds_ago_sqlite(
+    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+) -> str:
+    return (
+        "strftime('%Y-%m-%d %H:%M:%f000', 'now', "
+        f"(-1.0 * {_seconds(element, compiler, **kw)}) || ' seconds')"
+    )

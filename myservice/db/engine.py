@@ -1,0 +1,337 @@
+"""The engines: oslo.db's enginefacade, configured from oslo.config.
+
+Each configuration has two engines on the same database: one for transactions
+and one in AUTOCOMMIT for calls that are a single statement, so that no
+connection changes its mode, which would cost round trips. The enginefacade
+makes them, so ``[database]`` means what operators know; EnginePlugin, which
+SQLAlchemy loads by the URL parameter ``plugin=myservice``, puts right what
+its defaults cost: pings, double rollbacks, connections that are not pooled.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from typing import Literal
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db.sqlalchemy import enginefacade
+from sqlalchemy import event
+from sqlalchemy import exc
+from sqlalchemy import pool
+from sqlalchemy.engine import CreateEnginePlugin
+
+from myservice import conf as options
+
+Form = Literal['transaction', 'autocommit']
+
+# Marks in the ``info`` of a connection. The second is oslo.db's own: its
+# listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT too, unless it
+# finds this mark, so ours, which runs first, always leaves it.
+_OPEN = 'myservice.transaction_open'
+_OSLO_DB_HAS_BEGUN = 'in_transaction'
+_RETURNED_AT = 'myservice.returned_at'
+
+# An execution option. SQLite's AUTOCOMMIT is no mode of the connection but
+# the absence of BEGIN, so there one engine, and one pool, serves both forms.
+_FORM = 'myservice_form'
+
+
+class Engines:
+    """The engines of one configuration; each starts at its first use.
+
+    :param conf: the ConfigOpts whose [database] group configures them
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        options.register_opts(conf)
+        self.conf = conf
+        self._facades: dict[Form, Any] = {}
+        self._engines: dict[Form, sa.Engine] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def url(self) -> sa.URL:
+        """The URL of the database; nothing is connected."""
+        return sa.make_url(self.conf.database.connection)
+
+    def get_engine(self, form: Form) -> sa.Engine:
+        """Return the engine for transactions, or the one in AUTOCOMMIT.
+
+        :param form: 'transaction' or 'autocommit'
+        :returns: an engine with a pool of its own, but on SQLite
+        """
+        try:
+            return self._engines[form]
+        except KeyError:
+            with self._lock:
+                return self._engines.setdefault(form, self._start(form))
+
+    def dispose(self) -> None:
+        """Close the pooled connections; the next call starts anew."""
+        with self._lock:
+            for facade in self._facades.values():
+                facade.dispose_pool()
+            self._facades.clear()
+            self._engines.clear()
+
+    def _start(self, form: Form) -> sa.Engine:
+        if form == 'autocommit':
+            engine = self.get_engine('transaction')
+            if engine.dialect.name == 'sqlite':
+                return engine.execution_options(**{_FORM: form})
+        facade = enginefacade.transaction_context()
+        facade.configure(**_facade_arguments(self.conf, form))
+        started: sa.Engine = facade.writer.get_engine()
+        self._facades[form] = facade
+        return started
+
+
+_engines: Engines | None = None
+_engines_lock = threading.Lock()
+
+
+def get_engines() -> Engines:
+    """Return the engines in use: those of configure(), else of cfg.CONF."""
+    global _engines
+    if _engines is None:
+        with _engines_lock:
+            _engines = _engines or Engines(options.CONF)
+    return _engines
+
+
+def get_conf() -> cfg.ConfigOpts:
+    """Return the configuration in use."""
+    return get_engines().conf
+
+
+def configure(conf: cfg.ConfigOpts) -> None:
+    """Use another configuration than the global cfg.CONF.
+
+    :param conf: a ConfigOpts; the options of myservice are registered on it
+    """
+    global _engines
+    with _engines_lock:
+        old, _engines = _engines, Engines(conf)
+    if old is not None:
+        old.dispose()
+
+
+def dispose() -> None:
+    """Close all pooled connections; the next call opens new ones."""
+    if _engines is not None:
+        _engines.dispose()
+
+
+def _facade_arguments(conf: cfg.ConfigOpts, form: Form) -> dict[str, Any]:
+    database = dict(conf.database)
+    ours = {
+        'plugin': 'myservice',
+        'myservice_form': form,
+        **{
+            f'myservice_{name}': value
+            for name, value in database.items()
+            if name in EnginePlugin.OPTIONS and value is not None
+        },
+    }
+    for option in options.database.OPTS:
+        del database[option.dest]
+    parameters = [database.pop('connection_parameters'), urlencode(ours)]
+    return database | {
+        'connection_parameters': '&'.join(filter(None, parameters)),
+        'sqlite_fk': True,
+        # It sleeps at each return of a connection, for eventlet's sake.
+        'thread_checkin': False,
+    }
+
+
+class EnginePlugin(CreateEnginePlugin):
+    """Shapes an engine, by public hooks of SQLAlchemy, as it is created."""
+
+    OPTIONS = (
+        'ping_after_idle',
+        'connect_timeout',
+        'read_timeout',
+        'sqlite_busy_timeout',
+        'max_pool_size',
+        'max_overflow',
+        'pool_timeout',
+    )
+
+    def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        self._query = url.query
+        self._form = url.query[_FORM]
+        # One ping before each call would be a third of its round trips.
+        kwargs['pool_pre_ping'] = False
+        # We know better when a ROLLBACK is due: see _roll_back_if_open.
+        kwargs['pool_reset_on_return'] = None
+        shape = {
+            'mysql': self._shape_mysql,
+            'postgresql': self._shape_postgresql,
+            'sqlite': self._shape_sqlite,
+        }.get(url.get_backend_name())
+        if shape is not None:
+            shape(url, kwargs)
+
+    def update_url(self, url: sa.URL) -> sa.URL:
+        """Take our parameters out of the URL; the driver knows none."""
+        return url.difference_update_query(
+            [_FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
+        )
+
+    def engine_created(self, engine: sa.Engine) -> None:
+        """Listen to the events by which we do less than the defaults."""
+        if self._form == 'transaction':
+            event.listen(engine, 'begin', _mark_open)
+            event.listen(engine, 'commit', _mark_ended)
+            event.listen(engine, 'rollback', _mark_ended)
+            event.listen(engine, 'handle_error', _mark_open_after_error)
+            event.listen(engine, 'reset', _roll_back_if_open)
+        if engine.dialect.name == 'sqlite':
+            event.listen(engine, 'begin', _begin_immediate)
+            event.listen(engine, 'connect', self._use_write_ahead_log)
+        else:
+            event.listen(engine, 'checkin', _note_time)
+            event.listen(engine, 'checkout', self._ping_if_idle(engine))
+
+    def _option(self, name: str) -> float:
+        return float(self._query[f'myservice_{name}'])
+
+    def _shape_server(self, kwargs: dict[str, Any]) -> None:
+        # The connection used last is the likeliest to be alive; the others
+        # get old, and are pinged, only when they are needed.
+        kwargs['pool_use_lifo'] = True
+        if self._form == 'autocommit':
+            kwargs['isolation_level'] = 'AUTOCOMMIT'
+            kwargs['skip_autocommit_rollback'] = True
+        else:
+            kwargs['isolation_level'] = 'READ COMMITTED'
+
+    def _shape_mysql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        self._shape_server(kwargs)
+        arguments = kwargs.setdefault('connect_args', {})
+        # oslo.db's "utf8" is MySQL's name for the part of UTF-8 that has no
+        # emoji. It looks at the URL; so must we, or we would overrule it.
+        if 'charset' not in url.query:
+            arguments['charset'] = 'utf8mb4'
+        # PyMySQL waits for ever by default, and its connect timeout does
+        # not cover the handshake: a paused server would hold the caller.
+        for name, option in (
+            ('connect_timeout', 'connect_timeout'),
+            ('read_timeout', 'read_timeout'),
+            ('write_timeout', 'read_timeout'),
+        ):
+            if name not in url.query:
+                arguments[name] = int(self._option(option))
+
+    def _shape_postgresql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        self._shape_server(kwargs)
+        arguments = kwargs.setdefault('connect_args', {})
+        if 'connect_timeout' not in url.query:
+            arguments['connect_timeout'] = int(self._option('connect_timeout'))
+        # libpq has no read timeout; this one notices a dead host, in
+        # milliseconds, but not a server that is alive and paused.
+        if 'tcp_user_timeout' not in url.query:
+            arguments['tcp_user_timeout'] = int(
+                self._option('read_timeout') * 1000
+            )
+
+    def _shape_sqlite(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        arguments = kwargs.setdefault('connect_args', {})
+        arguments['check_same_thread'] = False
+        arguments.setdefault('timeout', self._option('sqlite_busy_timeout'))
+        # oslo.db would open the file anew at each call.
+        kwargs['poolclass'] = pool.QueuePool
+        if _is_in_memory(url):
+            # The connection is the database: there is one, it is lent to one
+            # caller at a time, and it is never replaced.
+            sizes = {'pool_size': 1, 'max_overflow': 0, 'pool_recycle': -1}
+        else:
+            kwargs['pool_use_lifo'] = True
+            sizes = {
+                'pool_size': int(self._option('max_pool_size')),
+                'max_overflow': int(self._option('max_overflow')),
+            }
+        kwargs.update(sizes)
+        if 'myservice_pool_timeout' in self._query:
+            kwargs['pool_timeout'] = self._option('pool_timeout')
+
+    def _ping_if_idle(self, engine: sa.Engine) -> Callable[..., None]:
+        longest = self._option('ping_after_idle')
+
+        def ping_if_idle(dbapi_connection: Any, record: Any, _: Any) -> None:
+            returned_at = record.info.get(_RETURNED_AT)
+            if returned_at is None or time.monotonic() - returned_at < longest:
+                return
+            try:
+                engine.dialect.do_ping(dbapi_connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                # What killed this connection (a restart, a failover) has
+                # most likely killed the other idle ones too.
+                raise exc.InvalidatePoolError() from error
+
+        return ping_if_idle
+
+    def _use_write_ahead_log(self, dbapi_connection: Any, _: Any) -> None:
+        # Readers do not wait for the writer, nor he for them. The file keeps
+        # the mode, so only the first connection ever changes it; while it
+        # does, SQLite tells others "locked" without heeding their timeout.
+        give_up = time.monotonic() + self._option('sqlite_busy_timeout')
+        while True:
+            try:
+                dbapi_connection.execute('PRAGMA journal_mode = WAL')
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.01)
+
+
+def _is_in_memory(url: sa.URL) -> bool:
+    return url.database in (None, '', ':memory:')
+
+
+def _note_time(dbapi_connection: Any, record: Any) -> None:
+    record.info[_RETURNED_AT] = time.monotonic()
+
+
+# SQLAlchemy rolls back at every return to the pool, after a COMMIT too. Here
+# a connection that comes back with its transaction ended sends nothing. The
+# server's own status flags would not do: PyMySQL does not refresh them after
+# a SELECT, nor after an error.
+
+
+def _mark_open(connection: sa.Connection) -> None:
+    connection.info[_OPEN] = True
+
+
+def _mark_ended(connection: sa.Connection) -> None:
+    # To look at the info of an invalidated connection would reconnect.
+    if not connection.invalidated:
+        connection.info[_OPEN] = False
+
+
+def _mark_open_after_error(context: Any) -> None:
+    connection = context.connection
+    if connection and not connection.closed and not connection.invalidated:
+        connection.info[_OPEN] = True
+
+
+def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
+    if state.terminate_only or not record.info.get(_OPEN):
+        return
+    if not state.transaction_was_reset:
+        dbapi_connection.rollback()
+    record.info[_OPEN] = False
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A deferred transaction that reads first and then writes fails at once,
+    # whatever the busy timeout, when another one wrote in between.
+    if connection.get_execution_options().get(_FORM) != 'autocommit':
+        connection.exec_driver_sql('BEGIN IMMEDIATE')
+    connection.info[_OSLO_DB_HAS_BEGUN] = True

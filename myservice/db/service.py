@@ -1,0 +1,363 @@
+"""Services: the processes of the control plane, and which of them live.
+
+A service row is created by the process that it stands for, kept alive by its
+heartbeats, and read by everybody who has to know whom to give work.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import cast
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+
+from myservice import exception
+from myservice.context import RequestContext
+from myservice.context import require_admin
+from myservice.db import clock
+from myservice.db import query
+from myservice.db import validation
+from myservice.db.models import Service
+from myservice.db.models import ServiceRow
+from myservice.db.models import new_id
+from myservice.db.session import AnySession
+from myservice.db.session import get_session
+from myservice.db.session import retry_on_failure
+
+_TABLE: Any = Service.__table__
+_IDENTITY = ('host', 'binary')
+_SETTABLE = (
+    'topic',
+    'availability_zone',
+    'version',
+    'disabled',
+    'disabled_reason',
+    'forced_down',
+)
+_LISTING = query.Listing(
+    ServiceRow,
+    filters=(
+        'host',
+        'binary',
+        'topic',
+        'availability_zone',
+        'disabled',
+        'is_up',
+    ),
+    sort_keys={
+        'id': 'ix_services_id',
+        'host': 'ix_services_host',
+        'binary': 'ix_services_binary',
+        'topic': 'ix_services_topic',
+        'availability_zone': 'ix_services_zone',
+        'version': 'ix_services_version',
+        'created_at': 'ix_services_created_at',
+        'updated_at': 'ix_services_updated_at',
+        'last_seen_at': None,
+    },
+)
+
+_LIVING = _TABLE.c.deleted == ''
+_SELECT = sa.select(*ServiceRow.columns)
+_HEARTBEAT = (
+    sa.update(_TABLE)
+    .where(_TABLE.c.id == sa.bindparam('service_id'), _LIVING)
+    .values(last_seen_at=clock.utcnow())
+)
+_HEARTBEAT_MANY = (
+    sa.update(_TABLE)
+    .where(
+        _TABLE.c.id.in_(sa.bindparam('service_ids', expanding=True)), _LIVING
+    )
+    .values(last_seen_at=clock.utcnow())
+)
+_UPDATE = (
+    sa.update(_TABLE)
+    .where(_TABLE.c.id == sa.bindparam('service_id'), _LIVING)
+    .values(updated_at=clock.utcnow())
+)
+_MINIMUM_VERSION = sa.select(
+    sa.func.coalesce(sa.func.min(_TABLE.c.version), 0)
+).where(
+    _TABLE.c.binary == sa.bindparam('binary'),
+    _TABLE.c.forced_down == sa.false(),
+    _LIVING,
+)
+
+
+@retry_on_failure
+def service_register(
+    context: RequestContext, values: Mapping[str, Any]
+) -> Service:
+    """Announce a starting process: update its living row, or create one.
+
+    Registering is a sign of life. However many processes race with the same
+    host and binary, one living row is left; a destroyed row stays destroyed.
+
+    :param context: an administrator's context
+    :param values: host and binary, and what service_create takes; what is
+        left out stays as it is in a row that exists
+    :returns: the row
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when a value cannot be stored
+    """
+    require_admin(context, 'service_register')
+    validation.check_values(
+        _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
+    )
+    session = get_session(context)
+    with session.begin():
+        changes = {
+            name: value
+            for name, value in values.items()
+            if name not in _IDENTITY
+        }
+        session.execute(
+            query.upsert(
+                session.get_bind().dialect,
+                _TABLE,
+                (*_IDENTITY, 'deleted'),
+                {'id': new_id(), **values, 'last_seen_at': clock.utcnow()},
+                {
+                    **changes,
+                    'last_seen_at': clock.utcnow(),
+                    'updated_at': clock.utcnow(),
+                },
+            )
+        )
+        return _service_get_by_host_and_binary(
+            context, values['host'], values['binary'], session=session
+        )
+
+
+@retry_on_failure
+def service_create(
+    context: RequestContext, values: Mapping[str, Any]
+) -> Service:
+    """Create a service.
+
+    :param context: an administrator's context
+    :param values: host and binary, and any of topic, availability_zone,
+        version, disabled, disabled_reason and forced_down
+    :returns: the row
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when a value cannot be stored
+    :raises ServiceExists: when a living service has this host and binary
+    """
+    require_admin(context, 'service_create')
+    validation.check_values(
+        _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
+    )
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        service_id = new_id()
+        try:
+            session.execute(sa.insert(_TABLE), {'id': service_id, **values})
+        except db_exception.DBDuplicateEntry as error:
+            raise exception.ServiceExists(
+                host=values['host'], binary=values['binary']
+            ) from error
+        return _service_get(context, service_id, session=session)
+
+
+@retry_on_failure
+def service_get(context: RequestContext, service_id: str) -> Service:
+    """Return a service; inside a transaction, lock it.
+
+    :param context: an administrator's context
+    :param service_id: the id of the row
+    :returns: the row, with is_up by the database's clock
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when the id is no text
+    :raises ServiceNotFound: when no living service has this id
+    """
+    require_admin(context, 'service_get')
+    validation.check_text('service_id', service_id)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return _service_get(context, service_id, session=session)
+
+
+@retry_on_failure
+def service_get_by_host_and_binary(
+    context: RequestContext, host: str, binary: str
+) -> Service:
+    """Return the service of a binary on a host; in a transaction, lock it.
+
+    :param context: an administrator's context
+    :param host: the host, compared exactly
+    :param binary: the binary, compared exactly
+    :returns: the row, with is_up by the database's clock
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when host or binary is no text
+    :raises HostBinaryNotFound: a ServiceNotFound, when there is none
+    """
+    require_admin(context, 'service_get_by_host_and_binary')
+    validation.check_text('host', host)
+    validation.check_text('binary', binary)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return _service_get_by_host_and_binary(
+            context, host, binary, session=session
+        )
+
+
+@retry_on_failure
+def service_get_all(
+    context: RequestContext,
+    filters: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    marker: str | None = None,
+    sort_keys: Sequence[str] | None = None,
+    sort_dirs: Sequence[str] | None = None,
+) -> list[Service]:
+    """Return services, all of them or a page.
+
+    :param context: an administrator's context
+    :param filters: any of host, binary, topic, availability_zone, disabled
+        and is_up, to a value or a list of allowed ones; None is left out
+    :param limit: rows at most; None is all
+    :param marker: the id of the last row of the page before
+    :param sort_keys: any of id, host, binary, topic, availability_zone,
+        version, created_at, updated_at and last_seen_at; by default id, which
+        is the order of creation
+    :param sort_dirs: for each key asc or desc, optionally with -nullsfirst
+        or -nullslast; NULL is smallest by default
+    :returns: a list of rows
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when a filter, limit, key or direction is unknown
+        or of the wrong type
+    :raises MarkerNotFound: when there is no row with the marker's id
+    """
+    require_admin(context, 'service_get_all')
+    page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return page.read(session=session)
+
+
+@retry_on_failure
+def service_heartbeat(context: RequestContext, service_id: str) -> None:
+    """Note that a service lives, by the database's clock.
+
+    :param context: an administrator's context
+    :param service_id: the id of the row
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when the id is no text
+    :raises ServiceNotFound: when the service was destroyed; a beat never
+        revives it
+    """
+    require_admin(context, 'service_heartbeat')
+    validation.check_text('service_id', service_id)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        result = session.execute(_HEARTBEAT, {'service_id': service_id})
+        if result.rowcount != 1:
+            raise Service.not_found(service_id)
+
+
+@retry_on_failure
+def service_heartbeat_many(
+    context: RequestContext, service_ids: Sequence[str]
+) -> int:
+    """Note that many services live, in one statement.
+
+    :param context: an administrator's context
+    :param service_ids: the ids of the rows
+    :returns: how many of them it reached; destroyed ones are not
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when service_ids is no list of texts
+    """
+    require_admin(context, 'service_heartbeat_many')
+    validation.check_texts('service_ids', service_ids)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        # In one order, so that callers side by side do not deadlock.
+        ids = sorted(set(service_ids))
+        if not ids:
+            return 0
+        result = session.execute(_HEARTBEAT_MANY, {'service_ids': ids})
+        return int(result.rowcount)
+
+
+@retry_on_failure
+def service_update(
+    context: RequestContext, service_id: str, values: Mapping[str, Any]
+) -> None:
+    """Change a service; its heartbeat stays as it is.
+
+    :param context: an administrator's context
+    :param service_id: the id of the row
+    :param values: any of topic, availability_zone, version, disabled,
+        disabled_reason and forced_down
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when a value cannot be stored
+    :raises ServiceNotFound: when no living service has this id
+    """
+    require_admin(context, 'service_update')
+    validation.check_text('service_id', service_id)
+    validation.check_values(_TABLE, values, _SETTABLE)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        result = session.execute(_UPDATE, {'service_id': service_id, **values})
+        if result.rowcount != 1:
+            raise Service.not_found(service_id)
+
+
+@retry_on_failure
+def service_get_minimum_version(context: RequestContext, binary: str) -> int:
+    """Return the lowest version that the services of a binary run.
+
+    :param context: an administrator's context
+    :param binary: the binary, compared exactly
+    :returns: the version; 0 where there is no service. Those that were
+        forced down do not count
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when binary is no text
+    """
+    require_admin(context, 'service_get_minimum_version')
+    validation.check_text('binary', binary)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return int(session.scalar(_MINIMUM_VERSION, {'binary': binary}))
+
+
+@retry_on_failure
+def service_destroy(
+    context: RequestContext, service_id: str, force: bool = False
+) -> None:
+    """Mark a service deleted.
+
+    :param context: an administrator's context
+    :param service_id: the id of the row
+    :param force: also while it holds claims, which are freed
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when the id is no text
+    :raises ServiceNotFound: when no living service has this id
+    """
+    require_admin(context, 'service_destroy')
+    validation.check_text('service_id', service_id)
+    session = get_session(context)
+    with session.begin():
+        service_ref = _service_get(context, service_id, session=session)
+        service_ref.delete(session=session)
+
+
+def _service_get(
+    context: RequestContext, service_id: str, *, session: AnySession
+) -> Service:
+    row = query.get(context, ServiceRow, {'id': service_id}, session=session)
+    if row is None:
+        raise Service.not_found(service_id)
+    return cast(Service, row)
+
+
+def _service_get_by_host_and_binary(
+    context: RequestContext, host: str, binary: str, *, session: AnySession
+) -> Service:
+    key = {'host': host, 'binary': binary}
+    row = query.get(context, ServiceRow, key, session=session)
+    if row is None:
+        raise exception.HostBinaryNotFound(host=host, binary=binary)
+    return cast(Service, row)

@@ -1,0 +1,51 @@
+"""Column types that mean the same on every server.
+
+Migrations use them too, so what a type means must not change.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+
+class ExactString(sa.types.TypeDecorator[str]):
+    """Text that identifies something: compared and sorted code by code.
+
+    The servers' default collations take 'h1' for 'H1' (MySQL, MariaDB), or
+    'h1' for 'h1 ' (utf8mb4_bin pads with blanks), or sort by language
+    (PostgreSQL), where no two servers agree.
+    """
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        if dialect.name in ('mysql', 'mariadb'):
+            exact = (
+                'utf8mb4_nopad_bin'
+                if getattr(dialect, 'is_mariadb', False)
+                else 'utf8mb4_0900_bin'
+            )
+            return mysql.VARCHAR(
+                self.length, charset='utf8mb4', collation=exact
+            )
+        if dialect.name == 'postgresql':
+            return sa.String(self.length, collation='C')
+        return sa.String(self.length)
+
+
+class Time(sa.types.TypeDecorator[Any]):
+    """Naive UTC with microseconds; MariaDB's own default is whole seconds."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        if dialect.name in ('mysql', 'mariadb'):
+            return mysql.DATETIME(fsp=6)
+        return sa.DateTime()

@@ -1,0 +1,118 @@
+"""Checks of what callers pass, before any SQL is sent.
+
+The rules follow from the columns: type, length, range, NULL. The servers
+would each answer in their own way: SQLite takes text that is too long,
+MariaDB without strict mode cuts it, PostgreSQL refuses NUL.
+"""
+
+import datetime
+from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice import exception
+
+_INTEGER_LIMITS = {sa.BigInteger: 2**63, sa.Integer: 2**31}
+
+
+def check_values(
+    table: Any,
+    values: Mapping[str, Any],
+    settable: Collection[str],
+    required: Collection[str] = (),
+) -> None:
+    """Refuse values that cannot be stored as they are.
+
+    :param table: the Table that they are for
+    :param values: column name to value
+    :param settable: the names of the columns that a caller may set
+    :param required: the names of those that must be there
+    :raises InvalidInput: with the first field that is wrong
+    """
+    if not isinstance(values, Mapping):
+        raise _invalid('values', f'{values!r} is not a dict')
+    for field in required:
+        if field not in values:
+            raise _invalid(field, 'it is required')
+    if not values:
+        raise _invalid('values', 'there is nothing to set')
+    for field, value in values.items():
+        if field not in settable:
+            raise _invalid(
+                str(field),
+                f'it cannot be set here, only {", ".join(sorted(settable))}',
+            )
+        check_value(table.c[field], value)
+
+
+def check_value(column: Any, value: Any, field: str | None = None) -> None:
+    """Refuse a value that is not what a column holds.
+
+    :param column: the column, or a labelled expression
+    :param value: the value; None stands for NULL
+    :param field: what to call it in the error; the column's name by default
+    :raises InvalidInput: when type, length or range do not fit
+    """
+    field = field or column.key
+    if value is None:
+        if not getattr(column, 'nullable', False):
+            raise _invalid(field, 'it cannot be None')
+        return
+    python_type = column.type.python_type
+    right = isinstance(value, python_type)
+    if python_type is int and isinstance(value, bool):
+        right = False
+    if not right:
+        raise _invalid(
+            field, f'{value!r:.100} is not of type {python_type.__name__}'
+        )
+    if isinstance(value, str):
+        check_text(field, value, getattr(column.type, 'length', None))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        limit = _INTEGER_LIMITS[type(column.type)]
+        if not -limit <= value < limit:
+            raise _invalid(field, f'{value} is out of range')
+    elif isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        raise _invalid(field, 'it has a time zone; times are naive UTC')
+
+
+def check_text(field: str, value: Any, length: int | None = None) -> None:
+    """Refuse what is no text that every server can store.
+
+    :param field: what to call it in the error
+    :param value: the text
+    :param length: how many characters it may have; None is any number
+    :raises InvalidInput: when it is no text, too long, or cannot be encoded
+    """
+    if not isinstance(value, str):
+        raise _invalid(field, f'{value!r:.100} is not of type str')
+    if length is not None and len(value) > length:
+        raise _invalid(
+            field,
+            f'it has {len(value)} characters, and at most {length} fit',
+        )
+    if '\0' in value:
+        raise _invalid(field, 'it contains a NUL character')
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _invalid(field, f'it cannot be encoded: {error}') from error
+
+
+def check_texts(field: str, values: Any) -> None:
+    """Refuse what is no list, tuple or set of texts.
+
+    :param field: what to call it in the error
+    :param values: the texts
+    :raises InvalidInput: when it is something else
+    """
+    if not isinstance(values, list | tuple | set | frozenset):
+        raise _invalid(field, f'{values!r:.100} is not a list')
+    for value in values:
+        check_text(field, value)
+
+
+def _invalid(field: str, reason: str) -> exception.InvalidInput:
+    return exception.InvalidInput(field=field, reason=reason)

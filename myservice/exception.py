@@ -1,0 +1,135 @@
+"""Every error that a caller can get, beside those of oslo_db.exception.
+
+A class declares its fields as annotations and its message as a template over
+them; callers raise with keywords and read the fields as attributes.
+"""
+
+from typing import Any
+from typing import ClassVar
+
+
+class MyServiceError(Exception):
+    """The base of all errors of myservice."""
+
+    message: ClassVar[str] = 'An unknown error occurred.'
+
+    def __init__(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            setattr(self, name, value)
+        self._fields = fields
+        super().__init__(self.message.format(**fields))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are rebuilt from positional arguments; ours take keywords.
+        return _rebuild, (type(self), self._fields)
+
+
+def _rebuild(kind: type[MyServiceError], fields: dict[str, Any]) -> Any:
+    return kind(**fields)
+
+
+class NotFound(MyServiceError):
+    """What was asked for does not exist, or not for this caller."""
+
+
+class Conflict(MyServiceError):
+    """The state of the database stands against the call."""
+
+
+class InvalidInput(MyServiceError):
+    """An argument was refused before any SQL was sent."""
+
+    message = 'Invalid input for {field}: {reason}.'
+    field: str
+    reason: str
+
+
+class AdminRequired(MyServiceError):
+    """The call is for administrators."""
+
+    message = (
+        'User {user_id} is not an administrator, and only administrators '
+        'may call {function}.'
+    )
+    user_id: str | None
+    function: str
+
+
+class MarkerNotFound(NotFound):
+    """The marker of a page is no row of this list."""
+
+    message = 'Marker {marker} could not be found.'
+    marker: str
+
+
+class ServiceNotFound(NotFound):
+    """No living service has this id."""
+
+    message = 'Service {service_id} could not be found.'
+    service_id: str
+
+
+class HostBinaryNotFound(ServiceNotFound):
+    """No living service has this host and binary."""
+
+    message = 'Service {binary} on host {host} could not be found.'
+    host: str
+    binary: str
+
+
+class ServiceExists(Conflict):
+    """A living service already has this host and binary."""
+
+    message = 'A service {binary} on host {host} already exists.'
+    host: str
+    binary: str
+
+
+class SessionMisuse(MyServiceError):
+    """A session was asked for what its form does not allow."""
+
+
+class WriteInReadOnly(SessionMisuse):
+    """A read-only session was asked to write; nothing was sent."""
+
+    message = (
+        'This session only reads, so the statement was not sent: {statement}. '
+        'Take get_session(context) to write.'
+    )
+    statement: str
+
+
+class SecondWriteInAutocommit(SessionMisuse):
+    """An autocommit session was asked for a second write."""
+
+    message = (
+        'This session commits each statement by itself, so a second write '
+        'would not be atomic with the first and was not sent: {statement}. '
+        'Take get_session(context) for a transaction.'
+    )
+    statement: str
+
+
+class SessionNotBegun(SessionMisuse):
+    """A session was used outside of its block."""
+
+    message = 'Use this session inside of "with session.begin():".'
+
+
+class TransactionInUse(SessionMisuse):
+    """The transaction of a context belongs to another thread or task."""
+
+    message = (
+        'The transaction of this context belongs to {owner}, and was used '
+        'from {caller}. A context is like a session: one for each thread of '
+        'control. context.get_admin_context() makes a new one and is cheap.'
+    )
+    owner: str
+    caller: str
+
+
+class UnknownRevision(NotFound):
+    """There is no migration of this name."""
+
+    message = 'There is no revision {revision} of the database schema.'
+    revision: str

@@ -1,0 +1,283 @@
+"""Private database servers on loopback, in temporary directories.
+
+As fixtures they serve one test. As a program they serve a whole run::
+
+    python -m myservice.tests.servers mariadb -- stestr run
+
+starts a server, gives its URL to the command in MYSERVICE_TEST_CONNECTION,
+stops the server and exits as the command did.
+"""
+
+import argparse
+import getpass
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+from typing import ClassVar
+
+import fixtures
+import sqlalchemy as sa
+
+CONNECTION = 'MYSERVICE_TEST_CONNECTION'
+
+
+class Server(fixtures.Fixture):  # type: ignore[misc]
+    """A server of our own; ``url`` leads to its empty database ``test``."""
+
+    program: ClassVar[str]
+    driver: ClassVar[str]
+    user: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _setUp(self) -> None:
+        # Not TempDir of fixtures: its directories are closed to the account
+        # that PostgreSQL runs under.
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix='myservice-'))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.port = _free_port()
+        self.initialise()
+        self.addCleanup(self.stop)
+        self.start()
+        with sa.create_engine(
+            self.root_url, isolation_level='AUTOCOMMIT'
+        ).connect() as connection:
+            connection.execute(sa.text('CREATE DATABASE test'))
+
+    @property
+    def url(self) -> str:
+        """The URL of the database ``test``."""
+        return f'{self.driver}://{self.user}@127.0.0.1:{self.port}/test'
+
+    @property
+    def root_url(self) -> sa.URL:
+        """The URL of a database that is there from the start."""
+        raise NotImplementedError
+
+    def initialise(self) -> None:
+        """Make the data directory."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """Return the command that starts the server in the foreground."""
+        raise NotImplementedError
+
+    def account(self) -> dict[str, Any]:
+        """Return the arguments of Popen that choose the account."""
+        return {}
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.directory / 'log').open('ab') as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, **self.account()
+            )
+        engine = sa.create_engine(self.root_url, poolclass=sa.NullPool)
+        for _ in range(600):
+            try:
+                engine.connect().close()
+                return
+            except sa.exc.OperationalError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.1)
+        raise RuntimeError(
+            f'{self.program} did not start:\n'
+            + (self.directory / 'log').read_text()
+        )
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop the server; SIGKILL crashes it."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(how)
+            process.wait(60)
+
+    def pause(self) -> None:
+        """Let the server answer nobody until ``resume()``."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            raise RuntimeError(f'{self.program} is stopped')
+        return self.process
+
+
+class MariaDB(Server):
+    """A MariaDB server; settings are options of mariadbd."""
+
+    program = 'mariadbd'
+    driver = 'mysql+pymysql'
+    user = 'root'
+
+    @property
+    def root_url(self) -> sa.URL:
+        return sa.make_url(self.url).set(database='mysql')
+
+    def initialise(self) -> None:
+        _run(
+            [
+                _find('mariadb-install-db'),
+                '--no-defaults',
+                f'--datadir={self.directory}/data',
+                f'--user={getpass.getuser()}',
+                '--auth-root-authentication-method=normal',
+                '--skip-test-db',
+            ]
+        )
+
+    def command(self) -> list[str]:
+        settings = {
+            'innodb_flush_log_at_trx_commit': 0,
+            'innodb_buffer_pool_size': '64M',
+            'max_connections': 500,
+            **self.settings,
+        }
+        return [
+            _find('mariadbd'),
+            '--no-defaults',
+            f'--user={getpass.getuser()}',
+            f'--datadir={self.directory}/data',
+            f'--socket={self.directory}/socket',
+            f'--pid-file={self.directory}/pid',
+            f'--port={self.port}',
+            '--bind-address=127.0.0.1',
+            '--skip-name-resolve',
+            *(f'--{name}={value}' for name, value in settings.items()),
+        ]
+
+
+class PostgreSQL(Server):
+    """A PostgreSQL server; settings are those of postgresql.conf."""
+
+    program = 'postgres'
+    driver = 'postgresql+psycopg'
+    user = 'postgres'
+
+    @property
+    def root_url(self) -> sa.URL:
+        return sa.make_url(self.url).set(database='postgres')
+
+    def initialise(self) -> None:
+        account = self.account()
+        if account:
+            shutil.chown(self.directory, account['user'], account['group'])
+        _run(
+            [
+                _find('initdb'),
+                f'--pgdata={self.directory}/data',
+                '--username=postgres',
+                '--auth=trust',
+                '--encoding=UTF8',
+                '--locale=C.UTF-8',
+                '--no-sync',
+            ],
+            **account,
+        )
+
+    def command(self) -> list[str]:
+        settings = {
+            'fsync': 'off',
+            'max_connections': 500,
+            'listen_addresses': '127.0.0.1',
+            'unix_socket_directories': '',
+            **self.settings,
+        }
+        return [
+            _find('postgres'),
+            '-D',
+            f'{self.directory}/data',
+            '-p',
+            str(self.port),
+            *(
+                part
+                for name, value in settings.items()
+                for part in ('-c', f'{name}={value}')
+            ),
+        ]
+
+    def account(self) -> dict[str, Any]:
+        # It refuses to run as root, for good reasons.
+        if os.geteuid() != 0:
+            return {}
+        group = pwd.getpwnam('postgres').pw_gid
+        return {'user': 'postgres', 'group': group, 'extra_groups': []}
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        # SIGINT is PostgreSQL's fast shutdown; SIGTERM waits for clients.
+        super().stop(how)
+
+
+SERVERS: dict[str, type[Server]] = {
+    'mariadb': MariaDB,
+    'postgresql': PostgreSQL,
+}
+
+
+def _find(program: str) -> str:
+    debian = sorted(pathlib.Path('/usr/lib/postgresql').glob('*/bin'))
+    path = os.pathsep.join(
+        [os.environ['PATH'], '/usr/sbin', *map(str, reversed(debian))]
+    )
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise RuntimeError(
+            f'{program} is not installed. On Debian: '
+            'apt-get install $(bindep --brief)'
+        )
+    return found
+
+
+def _run(command: list[str], **kwargs: Any) -> None:
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+    if done.returncode:
+        raise RuntimeError(f'{command[0]} failed:\n{done.stdout}')
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def main() -> int:
+    """Run a command beside a private server."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('server', choices=sorted(SERVERS))
+    parser.add_argument('command', nargs='+')
+    arguments = parser.parse_args()
+    with SERVERS[arguments.server]() as server:
+        return subprocess.run(
+            arguments.command,
+            env=os.environ | {CONNECTION: server.url},
+            check=False,
+        ).returncode
+
+
+if __name__ == '__main__':
+    sys.exit(main())
