@@ -133,3 +133,89 @@ class UnknownRevision(NotFound):
 
     message = 'There is no revision {revision} of the database schema.'
     revision: str
+
+
+class TransactionDoomed(MyServiceError):
+    """A statement of this transaction failed, so it cannot be committed."""
+
+    message = (
+        'This transaction can only be rolled back, because a statement in it '
+        'failed: {reason}. What may fail belongs inside of "with '
+        'db.api.savepoint(context):".'
+    )
+    reason: str
+
+
+class NoTransaction(SessionMisuse):
+    """A savepoint was asked for where there is no transaction."""
+
+    message = (
+        'There is no transaction to set a savepoint in. Open one by "with '
+        'db.api.transaction(context):".'
+    )
+
+
+class WouldWaitForItself(SessionMisuse):
+    """SQLite has one writer, and this thread already is it."""
+
+    message = (
+        'SQLite has one writer at a time: an independent transaction inside '
+        'of an open one could only wait for itself.'
+    )
+
+
+class CommitUnknown(MyServiceError):
+    """The connection was lost during COMMIT, and nobody can tell if it held.
+
+    It happened once or not at all; it will not happen later. ``known`` says
+    what was seen, and ``operation`` is the uuid that the change would have
+    left behind.
+    """
+
+    message = (
+        'It is unknown whether {function} (operation {operation}) took '
+        'effect: {known}.'
+    )
+    function: str
+    operation: str
+    known: str
+
+
+class ServerBusy(MyServiceError):
+    """The server takes no more connections now; nothing was done."""
+
+    message = 'The database server takes no more connections: {reason}'
+    reason: str
+
+
+class ServerReadOnly(MyServiceError):
+    """The server does not write now, as after a failover."""
+
+    message = 'The database server refuses to write: {reason}'
+    reason: str
+
+
+class StatementInterrupted(MyServiceError):
+    """A statement was killed, or ran into the server's time limit."""
+
+    message = 'The database server interrupted a statement: {reason}'
+    reason: str
+
+
+class NoSpace(MyServiceError):
+    """The server has run out of disk space or memory."""
+
+    message = 'The database server has no space left: {reason}'
+    reason: str
+
+
+class PoolTimeout(MyServiceError):
+    """All connections of the pool were in use for too long."""
+
+    message = (
+        'No database connection became free within {timeout} seconds: {held} '
+        'are held, which is the limit. Look for transactions that stay open, '
+        'or raise [database] max_pool_size or max_overflow.'
+    )
+    timeout: float
+    held: int

@@ -1,11 +1,22 @@
 """[database]: oslo.db's options, with our defaults, and a few of our own."""
 
+from typing import Any
+
 from oslo_config import cfg
 from oslo_db import options
 
 GROUP = 'database'
 
-OPTS = [
+# Read by nothing here, so no sample config may offer them.
+_WITHOUT_EFFECT = {
+    'backend',
+    'synchronous_reader',
+    'slave_connection',
+    'asyncio_connection',
+    'asyncio_slave_connection',
+}
+
+_OURS = [
     cfg.FloatOpt(
         'ping_after_idle',
         default=5,
@@ -35,6 +46,22 @@ OPTS = [
         min=0,
         help='Seconds that a writer waits for the lock of a SQLite file.',
     ),
+    cfg.FloatOpt(
+        'db_retry_deadline',
+        default=60,
+        min=0,
+        help='Seconds after which a call that met transient errors gives up, '
+        'whatever is left of db_max_retries: twenty waits of fifty seconds '
+        'for a lock must not add up. 0 is no deadline.',
+    ),
+    cfg.IntOpt(
+        'operation_lifetime',
+        default=86400,
+        min=60,
+        help='Seconds for which a transaction of run_in_transaction can be '
+        'recognised after its COMMIT was lost. Older rows of the table '
+        'operations are purged.',
+    ),
 ]
 
 # Where we differ from oslo.db, and why:
@@ -50,15 +77,27 @@ _DEFAULTS = {
     'use_db_reconnect': True,
     'db_retry_interval': 0,
 }
+cfg.set_defaults(options.database_opts, **_DEFAULTS)
 
-
-def set_defaults() -> None:
-    """Put our defaults into oslo.db's options, for the sample config too."""
-    cfg.set_defaults(options.database_opts, **_DEFAULTS)
+OPTS = [
+    *(
+        option
+        for option in options.database_opts
+        if option.dest not in _WITHOUT_EFFECT
+    ),
+    *_OURS,
+]
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register oslo.db's options with our defaults, and ours, on *conf*."""
-    set_defaults()
     conf.register_opts(options.database_opts, group=GROUP)
-    conf.register_opts(OPTS, group=GROUP)
+    conf.register_opts(_OURS, group=GROUP)
+
+
+def for_enginefacade(conf: cfg.ConfigOpts) -> dict[str, Any]:
+    """Return the options that oslo.db's enginefacade takes."""
+    names = {option.dest for option in options.database_opts}
+    return {
+        name: value for name, value in conf.database.items() if name in names
+    }

@@ -14,6 +14,9 @@ What is public is named here by hand: nothing is found by reflection.
 
 from myservice.db.engine import configure
 from myservice.db.engine import dispose
+from myservice.db.maintenance import purge_operations
+from myservice.db.retry import atomic
+from myservice.db.retry import run_in_transaction
 from myservice.db.service import service_create
 from myservice.db.service import service_destroy
 from myservice.db.service import service_get
@@ -25,15 +28,21 @@ from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
 from myservice.db.service import service_update
 from myservice.db.session import get_session
+from myservice.db.session import savepoint
 from myservice.db.session import transaction
+from myservice.db.statistics import statistics
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     # the engine
     'configure',
     'dispose',
+    'statistics',
     # transactions
     'get_session',
     'transaction',
+    'savepoint',
+    'run_in_transaction',
+    'atomic',
     # services
     'service_create',
     'service_destroy',
@@ -45,4 +54,6 @@ __all__ = [
     'service_heartbeat_many',
     'service_register',
     'service_update',
+    # maintenance
+    'purge_operations',
 ]

@@ -1,11 +1,12 @@
 """The engines: oslo.db's enginefacade, configured from oslo.config.
 
-Each configuration has two engines on the same database: one for transactions
-and one in AUTOCOMMIT for calls that are a single statement, so that no
-connection changes its mode, which would cost round trips. The enginefacade
-makes them, so ``[database]`` means what operators know; EnginePlugin, which
-SQLAlchemy loads by the URL parameter ``plugin=myservice``, puts right what
-its defaults cost: pings, double rollbacks, connections that are not pooled.
+Each configuration has up to three engines on the same database: one for
+transactions, one in AUTOCOMMIT for calls that are a single statement, and one
+for read-only transactions, so that no connection changes its mode, which would
+cost round trips. The enginefacade makes them, so ``[database]`` means what
+operators know; EnginePlugin, which SQLAlchemy loads by the URL parameter
+``plugin=myservice``, puts right what its defaults cost: pings, double
+rollbacks, connections that are not pooled.
 """
 
 import sqlite3
@@ -18,6 +19,7 @@ from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import event
 from sqlalchemy import exc
@@ -25,19 +27,39 @@ from sqlalchemy import pool
 from sqlalchemy.engine import CreateEnginePlugin
 
 from myservice import conf as options
+from myservice import exception
+from myservice.db import errors
 
-Form = Literal['transaction', 'autocommit']
+Form = Literal['transaction', 'autocommit', 'snapshot']
 
-# Marks in the ``info`` of a connection. The second is oslo.db's own: its
-# listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT too, unless it
-# finds this mark, so ours, which runs first, always leaves it.
-_OPEN = 'myservice.transaction_open'
-_OSLO_DB_HAS_BEGUN = 'in_transaction'
+# Marks in the ``info`` of a connection.
+_STATE = 'myservice.state'
+_OPEN, _COMMITTING, _ENDED = 'open', 'committing', 'ended'
 _RETURNED_AT = 'myservice.returned_at'
 
-# An execution option. SQLite's AUTOCOMMIT is no mode of the connection but
-# the absence of BEGIN, so there one engine, and one pool, serves both forms.
+# oslo.db's own: its listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT
+# too, unless it finds this mark, so ours, which runs first, always leaves it.
+_OSLO_DB_HAS_BEGUN = 'in_transaction'
+
+# The list, in the ``info`` of a connection, that a session wants the errors
+# of its statements in.
+FAILURES = 'myservice.failures'
+
+# A parameter of the URL, and an execution option: in SQLite a form is no mode
+# of the connection but the BEGIN that is sent, so one pool serves them all.
 _FORM = 'myservice_form'
+_SQLITE_BEGIN = {
+    None: 'BEGIN IMMEDIATE',
+    'snapshot': 'BEGIN',
+    'autocommit': '',
+}
+
+
+_ISOLATION = {
+    'transaction': 'READ COMMITTED',
+    'autocommit': 'AUTOCOMMIT',
+    'snapshot': 'REPEATABLE READ',
+}
 
 
 class Engines:
@@ -59,9 +81,10 @@ class Engines:
         return sa.make_url(self.conf.database.connection)
 
     def get_engine(self, form: Form) -> sa.Engine:
-        """Return the engine for transactions, or the one in AUTOCOMMIT.
+        """Return the engine of a form.
 
-        :param form: 'transaction' or 'autocommit'
+        :param form: 'transaction', 'autocommit', or 'snapshot', which is
+            for read-only transactions
         :returns: an engine with a pool of its own, but on SQLite
         """
         try:
@@ -69,6 +92,18 @@ class Engines:
         except KeyError:
             with self._lock:
                 return self._engines.setdefault(form, self._start(form))
+
+    def pool_use(self) -> dict[str, dict[str, int]]:
+        """Return size, checked_out and overflow of the pool of each form."""
+        return {
+            form: {
+                'size': engine.pool.size(),
+                'checked_out': engine.pool.checkedout(),
+                'overflow': max(engine.pool.overflow(), 0),
+            }
+            for form, engine in list(self._engines.items())
+            if isinstance(engine.pool, Pool)
+        }
 
     def dispose(self) -> None:
         """Close the pooled connections; the next call starts anew."""
@@ -79,10 +114,9 @@ class Engines:
             self._engines.clear()
 
     def _start(self, form: Form) -> sa.Engine:
-        if form == 'autocommit':
+        if form != 'transaction' and self.url.get_backend_name() == 'sqlite':
             engine = self.get_engine('transaction')
-            if engine.dialect.name == 'sqlite':
-                return engine.execution_options(**{_FORM: form})
+            return engine.execution_options(**{_FORM: form})
         facade = enginefacade.transaction_context()
         facade.configure(**_facade_arguments(self.conf, form))
         started: sa.Engine = facade.writer.get_engine()
@@ -127,25 +161,36 @@ def dispose() -> None:
 
 
 def _facade_arguments(conf: cfg.ConfigOpts, form: Form) -> dict[str, Any]:
-    database = dict(conf.database)
+    arguments = options.database.for_enginefacade(conf)
     ours = {
-        'plugin': 'myservice',
-        'myservice_form': form,
-        **{
-            f'myservice_{name}': value
-            for name, value in database.items()
-            if name in EnginePlugin.OPTIONS and value is not None
-        },
+        f'myservice_{name}': conf.database[name]
+        for name in EnginePlugin.OPTIONS
+        if conf.database[name] is not None
     }
-    for option in options.database.OPTS:
-        del database[option.dest]
-    parameters = [database.pop('connection_parameters'), urlencode(ours)]
-    return database | {
+    ours |= {'plugin': 'myservice', _FORM: form}
+    parameters = [arguments['connection_parameters'], urlencode(ours)]
+    return arguments | {
         'connection_parameters': '&'.join(filter(None, parameters)),
         'sqlite_fk': True,
         # It sleeps at each return of a connection, for eventlet's sake.
         'thread_checkin': False,
     }
+
+
+class Pool(pool.QueuePool):
+    """SQLAlchemy's pool, whose timeout says how many connections are held."""
+
+    def connect(self) -> pool.PoolProxiedConnection:
+        """Check out a connection.
+
+        :raises PoolTimeout: when none became free
+        """
+        try:
+            return super().connect()
+        except exc.TimeoutError as error:
+            raise exception.PoolTimeout(
+                timeout=self.timeout(), held=self.checkedout()
+            ) from error
 
 
 class EnginePlugin(CreateEnginePlugin):
@@ -163,11 +208,12 @@ class EnginePlugin(CreateEnginePlugin):
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._query = url.query
-        self._form = url.query[_FORM]
+        self._form = str(url.query[_FORM])
         # One ping before each call would be a third of its round trips.
         kwargs['pool_pre_ping'] = False
         # We know better when a ROLLBACK is due: see _roll_back_if_open.
         kwargs['pool_reset_on_return'] = None
+        kwargs['poolclass'] = Pool
         shape = {
             'mysql': self._shape_mysql,
             'postgresql': self._shape_postgresql,
@@ -184,31 +230,29 @@ class EnginePlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: sa.Engine) -> None:
         """Listen to the events by which we do less than the defaults."""
-        if self._form == 'transaction':
+        event.listen(engine, 'handle_error', _translate_error)
+        if self._form != 'autocommit':
             event.listen(engine, 'begin', _mark_open)
-            event.listen(engine, 'commit', _mark_ended)
+            event.listen(engine, 'commit', _mark_committing)
             event.listen(engine, 'rollback', _mark_ended)
-            event.listen(engine, 'handle_error', _mark_open_after_error)
             event.listen(engine, 'reset', _roll_back_if_open)
         if engine.dialect.name == 'sqlite':
-            event.listen(engine, 'begin', _begin_immediate)
+            event.listen(engine, 'begin', _begin_sqlite)
             event.listen(engine, 'connect', self._use_write_ahead_log)
         else:
             event.listen(engine, 'checkin', _note_time)
             event.listen(engine, 'checkout', self._ping_if_idle(engine))
 
     def _option(self, name: str) -> float:
-        return float(self._query[f'myservice_{name}'])
+        return float(str(self._query[f'myservice_{name}']))
 
     def _shape_server(self, kwargs: dict[str, Any]) -> None:
         # The connection used last is the likeliest to be alive; the others
         # get old, and are pinged, only when they are needed.
         kwargs['pool_use_lifo'] = True
+        kwargs['isolation_level'] = _ISOLATION[self._form]
         if self._form == 'autocommit':
-            kwargs['isolation_level'] = 'AUTOCOMMIT'
             kwargs['skip_autocommit_rollback'] = True
-        else:
-            kwargs['isolation_level'] = 'READ COMMITTED'
 
     def _shape_mysql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._shape_server(kwargs)
@@ -243,8 +287,7 @@ class EnginePlugin(CreateEnginePlugin):
         arguments = kwargs.setdefault('connect_args', {})
         arguments['check_same_thread'] = False
         arguments.setdefault('timeout', self._option('sqlite_busy_timeout'))
-        # oslo.db would open the file anew at each call.
-        kwargs['poolclass'] = pool.QueuePool
+        # oslo.db has given no sizes: it would open the file at each call.
         if _is_in_memory(url):
             # The connection is the database: there is one, it is lent to one
             # caller at a time, and it is never replaced.
@@ -306,32 +349,55 @@ def _note_time(dbapi_connection: Any, record: Any) -> None:
 
 
 def _mark_open(connection: sa.Connection) -> None:
-    connection.info[_OPEN] = True
+    connection.info[_STATE] = _OPEN
+
+
+def _mark_committing(connection: sa.Connection) -> None:
+    connection.info[_STATE] = _COMMITTING
 
 
 def _mark_ended(connection: sa.Connection) -> None:
     # To look at the info of an invalidated connection would reconnect.
     if not connection.invalidated:
-        connection.info[_OPEN] = False
-
-
-def _mark_open_after_error(context: Any) -> None:
-    connection = context.connection
-    if connection and not connection.closed and not connection.invalidated:
-        connection.info[_OPEN] = True
+        connection.info[_STATE] = _ENDED
 
 
 def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
-    if state.terminate_only or not record.info.get(_OPEN):
+    if state.terminate_only or record.info.get(_STATE) != _OPEN:
         return
     if not state.transaction_was_reset:
         dbapi_connection.rollback()
-    record.info[_OPEN] = False
+    record.info[_STATE] = _ENDED
 
 
-def _begin_immediate(connection: sa.Connection) -> None:
+def _translate_error(context: Any) -> None:
+    connection = context.connection
+    if not connection or connection.closed or connection.invalidated:
+        errors.translate(context)
+        return
+    # COMMIT and ROLLBACK are no statements to SQLAlchemy.
+    committing = (
+        context.statement is None
+        and connection.info.get(_STATE) == _COMMITTING
+    )
+    if _STATE in connection.info:
+        connection.info[_STATE] = _OPEN
+    try:
+        errors.translate(context)
+    except db_exception.DBConnectionError as error:
+        connection.info.get(FAILURES, []).append(error)
+        if committing and not errors.is_refusal(error):
+            raise errors.commit_unknown(error) from error
+        raise
+    except Exception as error:
+        connection.info.get(FAILURES, []).append(error)
+        raise
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
     # A deferred transaction that reads first and then writes fails at once,
     # whatever the busy timeout, when another one wrote in between.
-    if connection.get_execution_options().get(_FORM) != 'autocommit':
-        connection.exec_driver_sql('BEGIN IMMEDIATE')
+    begin = _SQLITE_BEGIN[connection.get_execution_options().get(_FORM)]
+    if begin:
+        connection.exec_driver_sql(begin)
     connection.info[_OSLO_DB_HAS_BEGUN] = True

@@ -1,6 +1,7 @@
 """Migrations: alembic's commands on the engine of the configuration."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 
@@ -74,7 +75,8 @@ def revision(message: str) -> str:
 
 
 def _config(connection: sa.Connection | None = None) -> alembic_config.Config:
-    config = alembic_config.Config()
+    # Alembic talks to standard output, which belongs to the program.
+    config = alembic_config.Config(stdout=io.StringIO())
     config.set_main_option('script_location', 'myservice.db:migrations')
     config.set_main_option('path_separator', 'os')
     config.attributes['connection'] = connection

@@ -15,7 +15,6 @@ from typing import Any
 from typing import ClassVar
 
 import sqlalchemy as sa
-import uuid6
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import column_property
@@ -25,11 +24,7 @@ from myservice import exception
 from myservice.db import clock
 from myservice.db import engine
 from myservice.db import types
-
-
-def new_id() -> str:
-    """Return a time-ordered UUID (version 7, RFC 9562), as text."""
-    return str(uuid6.uuid7())
+from myservice.db.operation import new_id
 
 
 class Base(DeclarativeBase):
@@ -49,6 +44,13 @@ class Base(DeclarativeBase):
     id: Mapped[str] = mapped_column(
         types.ExactString(36), primary_key=True, default=new_id, sort_order=-1
     )
+
+
+class Timestamped(Base):
+    """A table whose rows say when they were written."""
+
+    __abstract__ = True
+
     created_at: Mapped[datetime.datetime] = mapped_column(
         types.Time(), default=clock.utcnow(), sort_order=10
     )
@@ -57,7 +59,7 @@ class Base(DeclarativeBase):
     )
 
 
-class SoftDelete(Base):
+class SoftDelete(Timestamped):
     """A table whose rows are marked deleted, and purged later.
 
     ``deleted`` is '' in a living row and unique in a deleted one: a unique
@@ -83,16 +85,17 @@ class SoftDelete(Base):
         """Mark this row deleted, if it still lives.
 
         The condition stands in the UPDATE itself: of two callers that delete
-        the same row, one is told that there is none.
+        the same row, one is told that there is none. ``deleted`` becomes the
+        operation's uuid, by which a retry recognises its own work.
 
         :param session: an open session that may write
         :raises NotFound: the one of the resource, when the row has gone
         """
-        table = self.__table__
+        table: Any = self.__table__
         result = session.execute(
             sa.update(table)
             .where(table.c.id == self.id, table.c.deleted == '')
-            .values(deleted=new_id(), deleted_at=clock.utcnow())
+            .values(deleted=session.operation.id, deleted_at=clock.utcnow())
         )
         if result.rowcount != 1:
             raise self.not_found(self.id)
@@ -208,3 +211,16 @@ Service.is_up = column_property(_is_up(Service.__table__.c))
 ServiceRow = row_class(
     'ServiceRow', Service, [_is_up(Service.__table__.c).label('is_up')]
 )
+
+
+class Operation(Base):
+    """A committed ``run_in_transaction``, by which its retry recognises it."""
+
+    __tablename__ = 'operations'
+    # Purged oldest first.
+    __table_args__ = (sa.Index('ix_operations_created_at', 'created_at'),)
+
+    attempt: Mapped[int] = mapped_column()
+    created_at: Mapped[datetime.datetime] = mapped_column(
+        types.Time(), default=clock.utcnow()
+    )

@@ -187,7 +187,7 @@ class Page:
     keys: list[SortKey]
     index: str | None
 
-    def read(self, *, session: AnySession) -> list[models.Row]:
+    def read(self, *, session: AnySession) -> list[Any]:
         """Return the rows of the page, in order.
 
         :param session: an open session
@@ -301,7 +301,7 @@ def get(
     key: Mapping[str, Any],
     *,
     session: AnySession,
-) -> models.Row | None:
+) -> Any:
     """Read the row that has a key, and lock it inside a transaction.
 
     The lock is what makes read, decide, write safe at READ COMMITTED.
@@ -313,7 +313,7 @@ def get(
     :returns: the row, the latest of several deleted ones, or None
     """
     statement = _select(
-        row_class, tuple(key), context.read_deleted, session.in_transaction()
+        row_class, tuple(key), context.read_deleted, session.locks()
     )
     row = session.execute(statement, key).first()
     return None if row is None else row_class(row)

@@ -20,10 +20,10 @@ from myservice.db import query
 from myservice.db import validation
 from myservice.db.models import Service
 from myservice.db.models import ServiceRow
-from myservice.db.models import new_id
+from myservice.db.operation import new_id
+from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
-from myservice.db.session import retry_on_failure
 
 _TABLE: Any = Service.__table__
 _IDENTITY = ('host', 'binary')
@@ -76,6 +76,10 @@ _UPDATE = (
     sa.update(_TABLE)
     .where(_TABLE.c.id == sa.bindparam('service_id'), _LIVING)
     .values(updated_at=clock.utcnow())
+)
+_DELETED = sa.select(_TABLE.c.id).where(
+    _TABLE.c.id == sa.bindparam('service_id'),
+    _TABLE.c.deleted == sa.bindparam('operation'),
 )
 _MINIMUM_VERSION = sa.select(
     sa.func.coalesce(sa.func.min(_TABLE.c.version), 0)
@@ -131,7 +135,13 @@ def service_register(
         )
 
 
-@retry_on_failure
+def _service_created(
+    context: RequestContext, values: Any, *, session: AnySession
+) -> Service:
+    return _service_get(context, session.operation.id, session=session)
+
+
+@retry_on_failure(settle=_service_created)
 def service_create(
     context: RequestContext, values: Mapping[str, Any]
 ) -> Service:
@@ -151,7 +161,7 @@ def service_create(
     )
     session = get_session(context, autocommit=True)
     with session.begin():
-        service_id = new_id()
+        service_id = session.operation.id
         try:
             session.execute(sa.insert(_TABLE), {'id': service_id, **values})
         except db_exception.DBDuplicateEntry as error:
@@ -323,7 +333,19 @@ def service_get_minimum_version(context: RequestContext, binary: str) -> int:
         return int(session.scalar(_MINIMUM_VERSION, {'binary': binary}))
 
 
-@retry_on_failure
+def _service_destroyed(
+    context: RequestContext,
+    service_id: str,
+    force: bool = False,
+    *,
+    session: AnySession,
+) -> None:
+    trace = {'service_id': service_id, 'operation': session.operation.id}
+    if session.execute(_DELETED, trace).first() is None:
+        raise Service.not_found(service_id)
+
+
+@retry_on_failure(settle=_service_destroyed)
 def service_destroy(
     context: RequestContext, service_id: str, force: bool = False
 ) -> None:

@@ -9,38 +9,40 @@ Every public function is one transaction::
 ``get_session`` has three forms: for a transaction, for reads, and for a write
 that is a single statement. Inside ``with transaction(context):`` all of them
 give the session that is open there, whose ``begin()`` then opens nothing and
-whose ``commit()`` leaves the commit to the owner.
+whose ``commit()`` leaves the commit to the owner. When to try again is not
+decided here but in retry.py.
 """
 
 import asyncio
 import contextlib
 import functools
-import random
 import re
 import threading
-import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
-from typing import ParamSpec
 from typing import Protocol
 from typing import Self
-from typing import TypeVar
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
+from sqlalchemy import event
 from sqlalchemy import orm
 
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import engine
-
-P = ParamSpec('P')
-R = TypeVar('R')
+from myservice.db import errors
+from myservice.db import operation
+from myservice.db.operation import Operation
 
 
 class AnySession(Protocol):
     """What the helpers of resource modules may use of any session."""
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the call that the session works for."""
+        ...
 
     def begin(self) -> contextlib.AbstractContextManager[Any]:
         """Return the block in which the session works."""
@@ -50,33 +52,69 @@ class AnySession(Protocol):
         """Execute a statement and return its result."""
         ...
 
-    def in_transaction(self) -> bool:
-        """Return whether what is locked now stays locked."""
+    def locks(self) -> bool:
+        """Return whether a get by id locks its row."""
         ...
 
 
 class Session(orm.Session):
     """SQLAlchemy's Session, which others can join while it is shared."""
 
-    shared = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shared_by: Transaction | None = None
+        self.read_only = False
+        self.connection_in_use: sa.Connection | None = None
+        # The errors of its statements; a savepoint takes back its own.
+        self.failures: list[Exception] = []
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the call that the session works for."""
+        return operation.current()
 
     def begin(self, nested: bool = False) -> Any:
         """Begin a transaction, or join the one that is shared."""
-        if self.shared and not nested:
-            return contextlib.nullcontext(self)
+        if self.shared_by is not None and not nested:
+            return self.shared_by.in_use()
         return super().begin(nested)
 
     def commit(self) -> None:
         """Commit; while it is shared, only flush: the owner commits."""
-        if self.shared:
+        if self.shared_by is not None:
             self.flush()
         else:
             super().commit()
 
     def close(self) -> None:
         """Give everything back; while it is shared, that is the owner's."""
-        if not self.shared:
+        if self.shared_by is None:
             super().close()
+
+    def locks(self) -> bool:
+        """Return whether a get by id locks its row: unless it only reads."""
+        return not self.read_only
+
+
+@event.listens_for(Session, 'after_begin')
+def _collect_failures(
+    session: Session, _: Any, connection: sa.Connection
+) -> None:
+    session.connection_in_use = connection
+    connection.info[engine.FAILURES] = session.failures
+
+
+@event.listens_for(Session, 'do_orm_execute')
+def _refuse_writes(state: orm.ORMExecuteState) -> None:
+    session = state.session
+    if isinstance(session, Session) and session.read_only:
+        _refuse_if_write(state.statement)
+
+
+@event.listens_for(Session, 'before_flush')
+def _refuse_flush(session: Session, *_: Any) -> None:
+    if session.read_only:
+        raise exception.WriteInReadOnly(statement='flush of changed objects')
 
 
 class LightSession:
@@ -97,6 +135,11 @@ class LightSession:
         self._written = 0
         self._depth = 0
         self._connection: sa.Connection | None = None
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the call that the session works for."""
+        return operation.current()
 
     def begin(self) -> Self:
         """Return the block in which the session has a connection."""
@@ -120,6 +163,10 @@ class LightSession:
         if connection is not None:
             connection.close()
 
+    def locks(self) -> bool:
+        """Return False: each statement is a transaction of its own."""
+        return False
+
     def execute(self, statement: Any, params: Any = None, /) -> Any:
         """Execute one statement.
 
@@ -129,16 +176,25 @@ class LightSession:
         :raises WriteInReadOnly: a write in a session that only reads
         :raises SecondWriteInAutocommit: a second write in a block
         :raises SessionNotBegun: outside of ``with session.begin():``
+        :raises CommitUnknown: the connection was lost during a write
         """
         if self._connection is None:
             raise exception.SessionNotBegun()
-        if _writes(statement):
-            self._count_write(statement, params)
-        return self._connection.execute(statement, params)
-
-    def in_transaction(self) -> bool:
-        """Return False: each statement is a transaction of its own."""
-        return False
+        if not _writes(statement):
+            return self._connection.execute(statement, params)
+        if not self._writes:
+            _refuse_if_write(statement)
+        # A list of parameters is a statement for each in most drivers.
+        self._written += len(params) if isinstance(params, list) else 1
+        if self._written > self._writes:
+            raise exception.SecondWriteInAutocommit(statement=str(statement))
+        try:
+            return self._connection.execute(statement, params)
+        except db_exception.DBConnectionError as error:
+            # It commits by itself: lost with its reply is lost at COMMIT.
+            if errors.is_refusal(error):
+                raise
+            raise errors.commit_unknown(error) from error
 
     def scalars(self, statement: Any, params: Any = None, /) -> Any:
         """Execute one statement and return the first column of its rows."""
@@ -148,34 +204,57 @@ class LightSession:
         """Execute one statement and return the first column of one row."""
         return self.execute(statement, params).scalar()
 
-    def _count_write(self, statement: Any, params: Any) -> None:
-        if not self._writes:
-            raise exception.WriteInReadOnly(statement=str(statement))
-        # A list of parameters is a statement for each in most drivers.
-        self._written += len(params) if isinstance(params, list) else 1
-        if self._written > self._writes:
-            raise exception.SecondWriteInAutocommit(statement=str(statement))
-
 
 class Transaction:
-    """What is open in a context: the session, and to whom it belongs."""
+    """What is open in a context: a session, and who may use it.
 
-    def __init__(self, session: Session) -> None:
+    :param session: the session that calls join
+    :param handover: whether any thread may use it, one at a time
+    """
+
+    def __init__(self, session: Session, handover: bool) -> None:
         self.session = session
+        self._handover = handover
         self._owner = _thread_of_control()
+        self._depth = 0
+        self._lock = threading.Lock()
 
     def join(self) -> Session:
-        """Return the session, to its owner.
+        """Return the session, to one who may use it.
 
         :raises TransactionInUse: from another thread or asyncio task
+        :raises TransactionDoomed: when a statement in it has failed
         """
+        with self.in_use():
+            return self.session
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Session]:
+        """Keep others out while the caller uses the session."""
         caller = _thread_of_control()
-        if caller != self._owner:
-            raise exception.TransactionInUse(
-                owner=' of '.join(filter(None, self._owner[1:])),
-                caller=' of '.join(filter(None, caller[1:])),
-            )
-        return self.session
+        with self._lock:
+            if caller != self._owner:
+                if self._depth or not self._handover:
+                    raise _in_use(self._owner, caller)
+                self._owner = caller
+            self._depth += 1
+        try:
+            self.check(0)
+            yield self.session
+        finally:
+            self._depth -= 1
+
+    def check(self, from_failure: int) -> None:
+        """Refuse to go on after a statement that failed.
+
+        :param from_failure: how many failures were known before
+        :raises TransactionDoomed: when there are more now
+        """
+        failures = self.session.failures[from_failure:]
+        if failures:
+            raise exception.TransactionDoomed(
+                reason=errors.first_line(failures[0])
+            ) from failures[0]
 
 
 def get_session(
@@ -196,10 +275,11 @@ def get_session(
     :returns: a Session or LightSession, not yet begun
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
+    :raises TransactionDoomed: when a statement in it has failed
     """
-    transaction = _open_transaction(context)
-    if transaction is not None:
-        return transaction.join()
+    joined = open_transaction(context)
+    if joined is not None:
+        return joined.join()
     engines = engine.get_engines()
     if read_only or autocommit:
         return LightSession(
@@ -209,79 +289,136 @@ def get_session(
 
 
 @contextlib.contextmanager
-def transaction(context: RequestContext) -> Iterator[Session]:
+def transaction(
+    context: RequestContext,
+    read_only: bool = False,
+    independent: bool = False,
+    handover: bool = False,
+) -> Iterator[Session]:
     """Make one transaction of all the calls with a context in this block.
 
     The outermost block owns COMMIT; calls and blocks inside of it join. An
-    exception that leaves the outermost block rolls everything back.
+    exception that leaves the outermost block rolls everything back. The block
+    cannot be repeated after a transient error: see ``run_in_transaction``.
 
     :param context: the caller; its ``elevated()`` copies join too
+    :param read_only: a consistent snapshot, without locks; refuses writes
+    :param independent: own a transaction also inside of another one, on a
+        second connection
+    :param handover: let any thread use it, though never two at once;
+        otherwise it belongs to the thread or task that opened it
     :returns: a context manager that gives the Session
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
+    :raises TransactionDoomed: when a statement in it has failed, and the
+        block goes on or ends without an exception
+    :raises WouldWaitForItself: independent of an open one, on SQLite
+    :raises CommitUnknown: when the connection was lost during COMMIT
     """
-    open_transaction = _open_transaction(context)
-    if open_transaction is not None:
-        yield open_transaction.join()
-        return
-    session: Session = get_session()
-    slot = context.transaction_slot
-    with contextlib.closing(session), session.begin():
-        slot.transaction = Transaction(session)
-        session.shared = True
-        try:
+    outer = open_transaction(context)
+    if outer is not None and not independent:
+        with outer.in_use() as session:
             yield session
-        finally:
-            session.shared = False
-            slot.transaction = None
-
-
-def retry_on_failure(function: Callable[P, R]) -> Callable[P, R]:
-    """Repeat a call that owns its transaction after a transient error.
-
-    A call that joined cannot be repeated alone, the error has undone the work
-    of others: it raises the error up to the owner.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        context = kwargs.get('context', args[0] if args else None)
-        if _open_transaction(context) is not None:
-            return function(*args, **kwargs)
-        database = engine.get_conf().database
-        attempt = 0
-        while True:
+        return
+    form: engine.Form = 'snapshot' if read_only else 'transaction'
+    bind = engine.get_engines().get_engine(form)
+    if outer is not None and bind.dialect.name == 'sqlite':
+        if not (read_only or outer.session.read_only):
+            raise exception.WouldWaitForItself()
+    own = Session(bind, expire_on_commit=False)
+    own.read_only = read_only
+    opened = Transaction(own, handover)
+    slot = context.transaction_slot
+    try:
+        with own.begin():
+            slot.transaction = own.shared_by = opened
             try:
-                return function(*args, **kwargs)
-            except db_exception.DBDeadlock:
-                if attempt == database.db_max_retries:
-                    raise
-            # Full jitter: callers that collided do not collide again.
-            time.sleep(random.uniform(0, min(0.01 * 2**attempt, 1)))
-            attempt += 1
-
-    return call
+                yield own
+                opened.check(0)
+            finally:
+                slot.transaction, own.shared_by = outer, None
+    finally:
+        own.close()
 
 
-def _open_transaction(context: Any) -> Transaction | None:
-    slot = getattr(context, 'transaction_slot', None)
-    return None if slot is None else slot.transaction
+@contextlib.contextmanager
+def savepoint(context: RequestContext) -> Iterator[Session]:
+    """Let a part of a transaction fail alone.
+
+    An exception that leaves the block undoes what the block has written, and
+    the transaction can go on; unless the error was one that has rolled all of
+    it back (a deadlock, a certification failure, a snapshot conflict).
+
+    :param context: the caller, inside of ``transaction(context)``
+    :returns: a context manager that gives the Session
+    :raises NoTransaction: when no transaction is open
+    :raises TransactionDoomed: when a statement in the block failed and the
+        block ends without an exception
+    :raises TransactionInUse: as for ``transaction``
+    """
+    joined = open_transaction(context)
+    if joined is None:
+        raise exception.NoTransaction()
+    session = joined.join()
+    known = len(session.failures)
+    try:
+        with session.begin_nested():
+            yield session
+            joined.check(known)
+    except BaseException:
+        connection = session.connection_in_use
+        if connection is not None and not connection.invalidated:
+            del session.failures[known:]
+        raise
 
 
-def _thread_of_control() -> tuple[Any, str, str | None]:
-    thread = threading.current_thread()
+def open_transaction(context: RequestContext | None) -> Transaction | None:
+    """Return what calls with a context join, or None.
+
+    :raises InvalidInput: when context is no RequestContext
+    """
+    if context is None:
+        return None
+    try:
+        opened: Transaction | None = context.transaction_slot.transaction
+    except AttributeError as error:
+        raise exception.InvalidInput(
+            field='context',
+            reason=f'{context!r:.100} is not a myservice RequestContext',
+        ) from error
+    return opened
+
+
+def _thread_of_control() -> tuple[Any, Any]:
     try:
         task = asyncio.current_task()
     except RuntimeError:
         task = None
-    return (thread, task), f'thread {thread.name}', task and task.get_name()
+    return threading.current_thread(), task
+
+
+def _in_use(
+    owner: tuple[Any, Any], caller: tuple[Any, Any]
+) -> exception.TransactionInUse:
+    def name(who: tuple[Any, Any]) -> str:
+        thread, task = who
+        return f'thread {thread.name}' + (
+            f', task {task.get_name()}' if task else ''
+        )
+
+    return exception.TransactionInUse(owner=name(owner), caller=name(caller))
 
 
 _QUOTED = re.compile(r"'[^']*'")
 _READS = re.compile(r'[\s(]*(select|values|show|desc|describe|with)\b', re.I)
 _WRITES = re.compile(
-    r'\b(insert|update(?<!for update)|delete|merge|into)\b|;\s*\S', re.I
+    r'\b(insert|(?<!for )update|delete|merge|into)\b|;\s*\S', re.I
 )
+
+
+def _refuse_if_write(statement: Any) -> None:
+    if _writes(statement):
+        raise exception.WriteInReadOnly(statement=str(statement))
 
 
 @functools.lru_cache(maxsize=1000)

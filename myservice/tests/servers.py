@@ -29,7 +29,7 @@ import sqlalchemy as sa
 CONNECTION = 'MYSERVICE_TEST_CONNECTION'
 
 
-class Server(fixtures.Fixture):  # type: ignore[misc]
+class Server(fixtures.Fixture):
     """A server of our own; ``url`` leads to its empty database ``test``."""
 
     program: ClassVar[str]

@@ -1,0 +1,86 @@
+"""The agent: a process that registers as a service and says that it lives."""
+
+import logging
+import threading
+import time
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db import exception as db_exception
+
+from myservice import context
+from myservice import db
+from myservice import exception
+
+LOG = logging.getLogger(__name__)
+
+# A beat may be late by one interval and a half before anyone is alarmed.
+_SAFE_RATIO = 2.5
+
+_DATABASE_ERRORS = (db_exception.DBError, sa.exc.SQLAlchemyError)
+
+
+class Agent:
+    """Registers a service, beats every report_interval, and ends when told.
+
+    :param conf: the configuration, of which [service] counts here
+    :param values: what it registers with: host, binary, topic, …
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, values: dict[str, str]) -> None:
+        self._interval = conf.service.report_interval
+        self._down_time = conf.service.down_time
+        self._values = values
+        self._context = context.get_admin_context()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let run() return, at once if it waits for the next beat."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Register, then beat until stop() or until destroyed.
+
+        A database that goes away is waited for; at the start, where it is
+        likelier that the configuration is wrong, its error is raised.
+
+        :raises ServiceNotFound: when somebody destroyed the service
+        """
+        if self._down_time < _SAFE_RATIO * self._interval:
+            LOG.warning(
+                '[service] down_time is %s and report_interval %s seconds: '
+                'one late heartbeat will make this service count as down. '
+                'Make down_time %s or more.',
+                self._down_time,
+                self._interval,
+                _SAFE_RATIO * self._interval,
+            )
+        service = db.api.service_register(self._context, self._values)
+        LOG.info('Registered as service %s.', service.id)
+        try:
+            self._beat_until_stopped(service.id)
+        except exception.ServiceNotFound:
+            LOG.error(
+                'Service %s was destroyed; this process stops.', service.id
+            )
+            raise
+        LOG.info('Service %s stops, as it was told.', service.id)
+
+    def _beat_until_stopped(self, service_id: str) -> None:
+        reached = True
+        next_beat = time.monotonic() + self._interval
+        while not self._stopped.wait(next_beat - time.monotonic()):
+            next_beat = max(next_beat, time.monotonic()) + self._interval
+            try:
+                db.api.service_heartbeat(self._context, service_id)
+            except _DATABASE_ERRORS as error:
+                reached = False
+                LOG.warning(
+                    'Heartbeat failed, the next is due in %s seconds: %s',
+                    self._interval,
+                    str(error).partition('\n')[0],
+                )
+            else:
+                if not reached:
+                    LOG.info('The database is back.')
+                reached = True

@@ -1,0 +1,59 @@
+"""myservice-agent: one service of the control plane, as a process."""
+
+import signal
+import socket
+import sys
+
+from oslo_config import cfg
+from oslo_log import log
+
+from myservice import agent
+from myservice.cmd import common
+
+PROGRAM = 'myservice-agent'
+
+_OPTS = [
+    cfg.StrOpt(
+        'host',
+        default=socket.gethostname(),
+        sample_default='<the name of this host>',
+        help='The host that the service registers.',
+    ),
+    cfg.StrOpt(
+        'binary',
+        default=PROGRAM,
+        help='The binary that the service registers.',
+    ),
+    cfg.StrOpt('topic', help='The topic that the service registers.'),
+    cfg.StrOpt(
+        'availability_zone',
+        help='The availability zone that the service registers.',
+    ),
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run an agent until SIGTERM or SIGINT."""
+
+    def register(conf: cfg.ConfigOpts) -> None:
+        log.register_options(conf)
+        conf.register_cli_opts(_OPTS)
+
+    def body() -> None:
+        conf = common.start(PROGRAM, argv, register)
+        log.setup(conf, 'myservice')
+        values = {
+            option.dest: conf[option.dest]
+            for option in _OPTS
+            if conf[option.dest] is not None
+        }
+        process = agent.Agent(conf, values)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: process.stop())
+        process.run()
+
+    return common.run(PROGRAM, body)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What the programs share: their start, and how they report failure.
+
+Exit codes: 0 it was done; 1 it was refused, or the answer is no; 2 the
+command line, the configuration or the database is at fault.
+"""
+
+import sys
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db import exception as db_exception
+from pbr import version
+
+from myservice import conf as options
+from myservice import db
+from myservice import exception
+
+DONE, REFUSED, UNUSABLE = range(3)
+
+DATABASE_ERRORS = (db_exception.DBError, sa.exc.SQLAlchemyError)
+
+
+def start(
+    program: str,
+    argv: list[str] | None,
+    register: Callable[[cfg.ConfigOpts], None],
+) -> cfg.ConfigOpts:
+    """Read command line and configuration files, for the database too.
+
+    :param program: the name of the program
+    :param argv: its arguments; None takes those of the process
+    :param register: registers what the program alone has of options
+    :returns: the configuration, the program's own
+    """
+    conf = cfg.ConfigOpts()
+    options.register_opts(conf)
+    register(conf)
+    conf(
+        sys.argv[1:] if argv is None else argv,
+        project='myservice',
+        prog=program,
+        version=version.VersionInfo('myservice').version_string(),
+    )
+    db.api.configure(conf)
+    return conf
+
+
+def run(program: str, body: Callable[[], int | None]) -> int:
+    """Run a program, and turn what it raises into one line and an exit code.
+
+    :param program: the name of the program, for the line
+    :param body: the program; it returns its exit code, None for 0
+    :returns: the exit code
+    """
+    try:
+        return body() or DONE
+    except exception.InvalidInput as error:
+        return _fail(program, str(error), UNUSABLE)
+    except exception.MyServiceError as error:
+        return _fail(program, str(error), REFUSED)
+    except cfg.Error as error:
+        return _fail(program, str(error), UNUSABLE)
+    except DATABASE_ERRORS as error:
+        return _fail(program, describe(error), UNUSABLE)
+    except OSError as error:
+        return _fail(program, str(error), UNUSABLE)
+    finally:
+        db.api.dispose()
+
+
+def describe(error: BaseException) -> str:
+    """Return in one line what is wrong with the database."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return f'the database cannot be used: {lines[0]}'
+
+
+def _fail(program: str, message: str, code: int) -> int:
+    print(f'{program}: {message}', file=sys.stderr)
+    return code

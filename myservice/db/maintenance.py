@@ -1,0 +1,40 @@
+"""Maintenance: what has to be cleared away now and then."""
+
+import sqlalchemy as sa
+
+from myservice.context import RequestContext
+from myservice.context import require_admin
+from myservice.db import clock
+from myservice.db import engine
+from myservice.db import models
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import get_session
+
+
+@retry_on_failure
+def purge_operations(context: RequestContext, batch_size: int = 1000) -> int:
+    """Delete operations that no retry will ask for any more, oldest first.
+
+    :param context: an administrator's context
+    :param batch_size: how many rows at most
+    :returns: how many were deleted; fewer than batch_size where none is left
+    :raises AdminRequired: when the caller is no administrator
+    """
+    require_admin(context, 'purge_operations')
+    session = get_session(context)
+    with session.begin():
+        lifetime = engine.get_conf().database.operation_lifetime
+        created_at = models.Operation.created_at
+        expired = session.scalars(
+            sa.select(models.Operation.id)
+            .where(created_at < clock.seconds_ago(lifetime))
+            .order_by(created_at)
+            .limit(batch_size)
+        ).all()
+        if expired:
+            session.execute(
+                sa.delete(models.Operation).where(
+                    models.Operation.id.in_(expired)
+                )
+            )
+        return len(expired)

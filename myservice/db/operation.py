@@ -1,0 +1,49 @@
+"""An operation: what one call does, however many attempts it takes.
+
+Each attempt finds the same uuids here. What an attempt whose COMMIT was lost
+has left in the database can so be told from what others wrote.
+"""
+
+import contextvars
+
+import uuid6
+
+
+def new_id() -> str:
+    """Return a time-ordered UUID (version 7, RFC 9562), as text."""
+    return str(uuid6.uuid7())
+
+
+class Operation:
+    """One call of a public function, or one transaction.
+
+    :param function: what was called, for messages
+    """
+
+    __slots__ = ('_ids', 'function')
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        self._ids: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        """The uuid of the operation itself."""
+        return self.id_for('')
+
+    def id_for(self, what: str) -> str:
+        """Return the uuid for one thing, the same in every attempt."""
+        try:
+            return self._ids[what]
+        except KeyError:
+            return self._ids.setdefault(what, new_id())
+
+
+CURRENT: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
+    'operation', default=None
+)
+
+
+def current() -> Operation:
+    """Return the operation of the call that this code runs in."""
+    return CURRENT.get() or Operation('the transaction')

@@ -1,0 +1,299 @@
+"""When a call is tried again, and how a lost COMMIT is settled.
+
+Retries belong to whoever owns the transaction, with COMMIT inside of the
+loop. A call that joined a transaction is not repeated: its error has undone,
+or doomed, the work of others, and goes up to the owner.
+
+After a transient error nothing was done, and the call starts anew. After
+``CommitUnknown`` it may have been done, or may yet be, as the lost command
+can still be on its way. A read would not tell, so the call is repeated: its
+first statement meets the same key, or the same row lock, as the lost one, and
+waits until the server has decided that. Then
+
+- the call succeeds: the lost attempt had no effect, or one that repeating
+  does not change;
+- or it is refused (``NotFound``, ``Conflict``): perhaps by what the lost
+  attempt did. The function's *settle* looks for the uuid of the operation. If
+  it is there, the call was done; if not, nobody can tell: ``CommitUnknown``.
+"""
+
+import functools
+import inspect
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
+from typing import cast
+from typing import overload
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+
+from myservice import exception
+from myservice.context import RequestContext
+from myservice.db import engine
+from myservice.db import errors
+from myservice.db import models
+from myservice.db import operation
+from myservice.db import statistics
+from myservice.db.session import get_session
+from myservice.db.session import open_transaction
+from myservice.db.session import transaction
+
+LOG = logging.getLogger(__name__)
+
+R = TypeVar('R')
+F = TypeVar('F', bound=Callable[..., Any])
+
+_REFUSALS = (
+    exception.NotFound,
+    exception.Conflict,
+    db_exception.DBDuplicateEntry,
+)
+_LOST = (exception.CommitUnknown, db_exception.DBConnectionError)
+
+# A deadlock is over when it is reported; a second would be a thousand calls.
+_SHORT_START = 0.01
+
+
+@overload
+def retry_on_failure(function: F) -> F: ...
+
+
+@overload
+def retry_on_failure(*, settle: Callable[..., Any]) -> Callable[[F], F]: ...
+
+
+def retry_on_failure(
+    function: Any = None, *, settle: Callable[..., Any] | None = None
+) -> Any:
+    """Repeat a public function that owns its transaction, where that is right.
+
+    :param function: the function; its first argument is the context
+    :param settle: called with the function's arguments and a read-only
+        ``session`` when the function is refused after a lost COMMIT: returns
+        what the function would have if ``session.operation`` has left its
+        trace, else raises NotFound. A function whose effect is the same
+        however often it is repeated needs none.
+    """
+    if function is None:
+        return functools.partial(retry_on_failure, settle=settle)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        context = kwargs.get('context', args[0] if args else None)
+        statistics.count_call(function.__name__)
+        if open_transaction(context) is not None:
+            return function(*args, **kwargs)
+
+        def find_trace() -> Any:
+            if settle is None:
+                raise exception.NotFound()
+            session = get_session(context, read_only=True)
+            with session.begin():
+                return settle(*args, session=session, **kwargs)
+
+        return _Attempts(
+            function.__name__,
+            lambda: function(*args, **kwargs),
+            find_trace,
+        ).run()
+
+    return call
+
+
+def run_in_transaction(
+    context: RequestContext,
+    function: Callable[..., R],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> R:
+    """Run a function in a transaction, again as a whole where that is right.
+
+    Everything that the function does with the context happens once, or not
+    at all and an error is raised. Inside of an open transaction it joins, and
+    is not repeated.
+
+    :param context: the caller
+    :param function: called with the context, unless it takes none, and with
+        the other arguments; what it does besides the database is repeated too
+    :returns: what the function returned
+    :raises CommitUnknown: when the connection was lost during COMMIT and the
+        database could not be reached again to tell
+    """
+    if _takes_context(function, context, args, kwargs):
+        body = functools.partial(function, context, *args, **kwargs)
+    else:
+        body = functools.partial(function, *args, **kwargs)
+    statistics.count_call('run_in_transaction')
+    if open_transaction(context) is not None:
+        return body()
+    results: list[Any] = []
+
+    def attempt() -> Any:
+        results.append(None)
+        with transaction(context) as session:
+            session.execute(
+                sa.insert(models.Operation),
+                {'id': session.operation.id, 'attempt': len(results) - 1},
+            )
+            # The key was free, so no earlier attempt has held or will.
+            attempts.settle_doubt()
+            results[-1] = body()
+        return results[-1]
+
+    def find_trace() -> Any:
+        session = get_session(read_only=True)
+        with session.begin():
+            done = session.scalar(
+                sa.select(models.Operation.attempt).where(
+                    models.Operation.id == session.operation.id
+                )
+            )
+        if done is None:
+            raise exception.NotFound()
+        return results[done]
+
+    name = getattr(function, '__name__', 'run_in_transaction')
+    attempts = _Attempts(name, attempt, find_trace)
+    return cast(R, attempts.run())
+
+
+def atomic(function: F) -> F:
+    """Make each call of a function a ``run_in_transaction``.
+
+    :param function: its first argument is ``context``
+    :returns: the function, with the same arguments
+    """
+
+    @functools.wraps(function)
+    def call(context: RequestContext, *args: Any, **kwargs: Any) -> Any:
+        return run_in_transaction(context, function, *args, **kwargs)
+
+    return cast(F, call)
+
+
+class _Attempts:
+    """One call and its attempts.
+
+    :param name: of the function, for messages
+    :param attempt: makes one attempt and returns the result
+    :param find_trace: returns the result of an earlier attempt, if that has
+        left its trace in the database, else raises NotFound
+    """
+
+    def __init__(
+        self,
+        name: str,
+        attempt: Callable[[], Any],
+        find_trace: Callable[[], Any],
+    ) -> None:
+        self._attempt = attempt
+        self._find_trace = find_trace
+        self._operation = operation.Operation(name)
+        self._doubt: exception.CommitUnknown | None = None
+        self._final = False
+        self._started = time.monotonic()
+
+    def run(self) -> Any:
+        """Try until there is a result, or an error that is final."""
+        token = operation.CURRENT.set(self._operation)
+        try:
+            for number in itertools.count(1):
+                try:
+                    result = self._attempt_or_trace()
+                except errors.TRANSIENT as error:
+                    self._wait_or_give_up(number, error)
+                except exception.CommitUnknown as error:
+                    if error.operation != self._operation.id or self._final:
+                        raise
+                    self._doubt = error
+                    self._wait_or_give_up(number, error)
+                except exception.TransactionDoomed as error:
+                    # What doomed it was caught on its way up.
+                    if not isinstance(error.__cause__, errors.TRANSIENT):
+                        raise
+                    self._wait_or_give_up(number, error.__cause__)
+                else:
+                    self.settle_doubt()
+                    return result
+        finally:
+            operation.CURRENT.reset(token)
+
+    def _attempt_or_trace(self) -> Any:
+        try:
+            return self._attempt()
+        except _REFUSALS as refusal:
+            if self._doubt is None:
+                raise
+            try:
+                return self._find_trace()
+            except exception.NotFound:
+                raise self._unknown(refusal) from refusal
+
+    def settle_doubt(self) -> None:
+        """Note that it is known what became of the attempts so far."""
+        if self._doubt is not None:
+            self._doubt = None
+            statistics.count_in_doubt(resolved=True)
+
+    def _unknown(self, reason: Exception) -> exception.CommitUnknown:
+        self._final = True
+        statistics.count_in_doubt(resolved=False)
+        lost = self._doubt.known if self._doubt else ''
+        return exception.CommitUnknown(
+            function=self._operation.function,
+            operation=self._operation.id,
+            known=f'{lost}; tried again: {errors.first_line(reason)}',
+        )
+
+    def _wait_or_give_up(self, number: int, error: Exception) -> None:
+        database = engine.get_conf().database
+        delay = _delay(number, database)
+        deadline = database.db_retry_deadline
+        late = time.monotonic() - self._started + delay > deadline > 0
+        exhausted = number > database.db_max_retries >= 0
+        refused = isinstance(error, _LOST) and not database.use_db_reconnect
+        if late or exhausted or refused:
+            if self._doubt is None:
+                raise error
+            raise self._unknown(error) from error
+        statistics.count_retry(error)
+        LOG.warning(
+            '%s: attempt %s failed and is repeated in %.3f seconds: %s',
+            self._operation.function,
+            number,
+            delay,
+            errors.first_line(error),
+        )
+        time.sleep(delay)
+
+
+def _delay(number: int, database: Any) -> float:
+    longest = float(database.db_retry_interval or _SHORT_START)
+    if database.db_inc_retry_interval:
+        longest *= 2 ** min(number - 1, 30)
+    if database.db_max_retry_interval > 0:
+        longest = min(longest, database.db_max_retry_interval)
+    # Full jitter: callers that have collided do not collide again.
+    return random.uniform(0, longest)  # noqa: S311
+
+
+def _takes_context(
+    function: Callable[..., Any],
+    context: RequestContext,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> bool:
+    try:
+        inspect.signature(function).bind(context, *args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:
+        # Some functions that are written in C do not tell.
+        return True
+    return True

@@ -1,0 +1,62 @@
+"""Counters of what the layer did in this process."""
+
+import collections
+import dataclasses
+import threading
+from typing import Any
+
+from myservice.db import engine
+
+_lock = threading.Lock()
+_calls: collections.Counter[str] = collections.Counter()
+_retries: collections.Counter[str] = collections.Counter()
+_in_doubt: collections.Counter[str] = collections.Counter()
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What ``statistics()`` returns; all since the process started."""
+
+    #: function to how often it was called
+    calls: dict[str, int]
+    #: class of the error to how many attempts were repeated for it
+    retries: dict[str, int]
+    #: commits whose reply was lost, and which were then settled
+    in_doubt_resolved: int
+    #: those that ended as CommitUnknown
+    in_doubt_unresolved: int
+    #: form of the engine to size, checked_out and overflow of its pool
+    pools: dict[str, dict[str, int]]
+
+
+def statistics() -> Statistics:
+    """Return counters of this process: calls, retries, doubts, pool use.
+
+    :returns: a Statistics; it does not change any more
+    """
+    with _lock:
+        return Statistics(
+            calls=dict(_calls),
+            retries=dict(_retries),
+            in_doubt_resolved=_in_doubt['resolved'],
+            in_doubt_unresolved=_in_doubt['unresolved'],
+            pools=engine.get_engines().pool_use(),
+        )
+
+
+def count_call(function: str) -> None:
+    """Count one call of a public function."""
+    with _lock:
+        _calls[function] += 1
+
+
+def count_retry(error: Any) -> None:
+    """Count one attempt that is repeated."""
+    with _lock:
+        _retries[type(error).__name__] += 1
+
+
+def count_in_doubt(resolved: bool) -> None:
+    """Count the end of one doubt."""
+    with _lock:
+        _in_doubt['resolved' if resolved else 'unresolved'] += 1
