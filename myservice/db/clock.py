@@ -49,6 +49,19 @@ def _seconds(
     return compiler.process(element.clauses.clauses[0], **kw)
 
 
+# For a person to read: what a message shows of a statement has no dialect.
+@compiles(utcnow)
+def _utcnow(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
+    return 'utcnow()'
+
+
+@compiles(seconds_ago)
+def _seconds_ago(
+    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+) -> str:
+    return f'seconds_ago({_seconds(element, compiler, **kw)})'
+
+
 @compiles(utcnow, 'mysql')
 @compiles(utcnow, 'mariadb')
 def _utcnow_mysql(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:

@@ -296,7 +296,7 @@ def upsert(
 
 
 def get(
-    context: RequestContext,
+    read_deleted: ReadDeleted,
     row_class: type[models.Row],
     key: Mapping[str, Any],
     *,
@@ -306,15 +306,13 @@ def get(
 
     The lock is what makes read, decide, write safe at READ COMMITTED.
 
-    :param context: the caller, whose read_deleted counts
+    :param read_deleted: as in a RequestContext
     :param row_class: the Row class of the resource
     :param key: column to value, a primary or unique key
     :param session: an open session
     :returns: the row, the latest of several deleted ones, or None
     """
-    statement = _select(
-        row_class, tuple(key), context.read_deleted, session.locks()
-    )
+    statement = _select(row_class, tuple(key), read_deleted, session.locks())
     row = session.execute(statement, key).first()
     return None if row is None else row_class(row)
 

@@ -130,9 +130,8 @@ def service_register(
                 },
             )
         )
-        return _service_get_by_host_and_binary(
-            context, values['host'], values['binary'], session=session
-        )
+        key = {name: values[name] for name in _IDENTITY}
+        return cast(Service, query.get('no', ServiceRow, key, session=session))
 
 
 def _service_created(
@@ -168,7 +167,8 @@ def service_create(
             raise exception.ServiceExists(
                 host=values['host'], binary=values['binary']
             ) from error
-        return _service_get(context, service_id, session=session)
+        key = {'id': service_id}
+        return cast(Service, query.get('no', ServiceRow, key, session=session))
 
 
 @retry_on_failure
@@ -369,7 +369,9 @@ def service_destroy(
 def _service_get(
     context: RequestContext, service_id: str, *, session: AnySession
 ) -> Service:
-    row = query.get(context, ServiceRow, {'id': service_id}, session=session)
+    row = query.get(
+        context.read_deleted, ServiceRow, {'id': service_id}, session=session
+    )
     if row is None:
         raise Service.not_found(service_id)
     return cast(Service, row)
@@ -379,7 +381,7 @@ def _service_get_by_host_and_binary(
     context: RequestContext, host: str, binary: str, *, session: AnySession
 ) -> Service:
     key = {'host': host, 'binary': binary}
-    row = query.get(context, ServiceRow, key, session=session)
+    row = query.get(context.read_deleted, ServiceRow, key, session=session)
     if row is None:
         raise exception.HostBinaryNotFound(host=host, binary=binary)
     return cast(Service, row)

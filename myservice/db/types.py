@@ -3,6 +3,7 @@
 Migrations use them too, so what a type means must not change.
 """
 
+import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +25,10 @@ class ExactString(sa.types.TypeDecorator[str]):
         super().__init__(length)
         self.length = length
 
+    @property
+    def python_type(self) -> type[str]:
+        return str
+
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
         if dialect.name in ('mysql', 'mariadb'):
             exact = (
@@ -44,6 +49,10 @@ class Time(sa.types.TypeDecorator[Any]):
 
     impl = sa.DateTime
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[datetime.datetime]:
+        return datetime.datetime
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
         if dialect.name in ('mysql', 'mariadb'):

@@ -1,0 +1,106 @@
+"""The base classes of the tests."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import fixtures as plain_fixtures
+import sqlalchemy as sa
+from oslotest import base
+
+from myservice import context
+from myservice.tests import fixtures
+from myservice.tests import proxy
+
+
+class TestCase(base.BaseTestCase):  # type: ignore[misc]
+    """A test; a warning of SQLAlchemy fails it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(
+            plain_fixtures.WarningsFilter(
+                [{'action': 'error', 'category': sa.exc.SAWarning}]
+            )
+        )
+
+
+class DatabaseTestCase(TestCase):
+    """A test with an empty database and an administrator's context."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.useFixture(fixtures.Database())
+        self.context = context.get_admin_context()
+
+    @property
+    def backend(self) -> str:
+        """sqlite, mysql or postgresql."""
+        return sa.make_url(self.database.connection).get_backend_name()
+
+    def in_threads(
+        self, count: int, function: Callable[[int], Any]
+    ) -> list[Any]:
+        """Call a function with 0 to count - 1, at once, in as many threads.
+
+        :returns: what the calls returned, or the exceptions that they raised
+        """
+        barrier = threading.Barrier(count)
+
+        def call(number: int) -> Any:
+            barrier.wait()
+            try:
+                return function(number)
+            except Exception as error:
+                return error
+
+        with futures.ThreadPoolExecutor(count) as pool:
+            return list(pool.map(call, range(count)))
+
+    @contextlib.contextmanager
+    def commands(self) -> Iterator[list[str]]:
+        """Collect what travels to the database in this block, as SQL.
+
+        On a server it is counted on the wire; in SQLite, which has none, by
+        the library itself. The connections in use are warm.
+        """
+        sent: list[str] = []
+        if self.backend == 'sqlite':
+            with _traced(self.database.engine(), sent):
+                yield sent
+            return
+        yield from self._commands_on_the_wire(sent)
+
+    def use_proxy(self) -> proxy.FaultProxy:
+        """Let all connections pass through a proxy from now on."""
+        between = self.useFixture(proxy.FaultProxy(self.database.connection))
+        self.database.configure(connection=between.url)
+        return between
+
+    def _commands_on_the_wire(self, sent: list[str]) -> Iterator[list[str]]:
+        if not hasattr(self, '_between'):
+            self._between = self.use_proxy()
+        for form in ('autocommit', 'transaction', 'snapshot'):
+            self.database.engine(form).connect().close()
+        self._between.clear()
+        yield sent
+        sent += [
+            command.sql or command.kind
+            for command in self._between.commands
+            if command.kind != 'connect'
+        ]
+
+
+@contextlib.contextmanager
+def _traced(engine: sa.Engine, sent: list[str]) -> Iterator[None]:
+    with engine.execution_options(myservice_form='autocommit').connect() as c:
+        driver = c.connection.driver_connection
+    assert driver is not None
+    driver.set_trace_callback(sent.append)
+    try:
+        yield
+    finally:
+        driver.set_trace_callback(None)

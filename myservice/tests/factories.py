@@ -1,0 +1,19 @@
+"""Short ways to what tests need."""
+
+import itertools
+from typing import Any
+
+from myservice import context
+from myservice import db
+from myservice.db import models
+
+_numbers = itertools.count(1)
+
+
+def create_service(**values: Any) -> models.Service:
+    """Create a service; what is not given is made up, and unique."""
+    number = next(_numbers)
+    defaults = {'host': f'host-{number}', 'binary': 'myservice-agent'}
+    return db.api.service_create(
+        context.get_admin_context(), defaults | values
+    )

@@ -1,0 +1,106 @@
+"""Fixtures for tests of myservice, and of what is built on it.
+
+``Database`` gives a test an empty database with all tables, in milliseconds::
+
+    class TestMine(testtools.TestCase):
+        def setUp(self):
+            super().setUp()
+            self.useFixture(fixtures.Database())
+
+It is a SQLite file, unless MYSERVICE_TEST_CONNECTION names a server.
+"""
+
+import functools
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import fixtures
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from myservice import conf as options
+from myservice import db
+from myservice.db import engine
+from myservice.db import models
+from myservice.tests import servers
+
+
+class Database(fixtures.Fixture):
+    """An empty database, which ``db.api`` uses while the fixture is set up.
+
+    :param connection: the URL of a database with tables; by default the
+        fixture's own
+    :param overrides: options of [database], by name
+    """
+
+    def __init__(
+        self, connection: str | None = None, **overrides: Any
+    ) -> None:
+        super().__init__()
+        self._connection = connection
+        self._overrides = overrides
+
+    def _setUp(self) -> None:
+        self.connection = self._connection or self._fresh()
+        self.conf = cfg.ConfigOpts()
+        options.register_opts(self.conf)
+        self.conf([], project='myservice', default_config_files=[])
+        self.configure(connection=self.connection, **self._overrides)
+        self.addCleanup(db.api.configure, options.CONF)
+
+    def configure(self, **overrides: Any) -> None:
+        """Override options of [database], and start the engines anew."""
+        for name, value in overrides.items():
+            self.conf.set_override(name, value, group='database')
+        db.api.configure(self.conf)
+
+    def engine(self, form: engine.Form = 'transaction') -> sa.Engine:
+        """Return the engine of a form."""
+        return engine.get_engines().get_engine(form)
+
+    def _fresh(self) -> str:
+        server = os.environ.get(servers.CONNECTION)
+        if server:
+            return _empty(_of_this_process(server))
+        directory = self.useFixture(fixtures.TempDir()).path
+        path = pathlib.Path(directory, 'myservice.sqlite')
+        path.write_bytes(_template())
+        return f'sqlite:///{path}'
+
+
+@functools.cache
+def _template() -> bytes:
+    """Return a SQLite file with all tables; it is made once in a process."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, 'template.sqlite')
+        made = sa.create_engine(f'sqlite:///{path}')
+        with made.begin() as connection:
+            models.Base.metadata.create_all(connection)
+        made.dispose()
+        return path.read_bytes()
+
+
+@functools.cache
+def _of_this_process(server: str) -> sa.URL:
+    """Make a database with all tables on a server, once in a process."""
+    url = sa.make_url(server)
+    own = url.set(database=f'{url.database}_{os.getpid()}')
+    admin = sa.create_engine(url, isolation_level='AUTOCOMMIT')
+    with admin.connect() as connection:
+        connection.execute(sa.text(f'CREATE DATABASE {own.database}'))
+    admin.dispose()
+    made = sa.create_engine(own)
+    models.Base.metadata.create_all(made)
+    made.dispose()
+    return own
+
+
+def _empty(url: sa.URL) -> str:
+    made = sa.create_engine(url)
+    with made.begin() as connection:
+        for table in reversed(models.Base.metadata.sorted_tables):
+            connection.execute(sa.delete(table))
+    made.dispose()
+    return url.render_as_string(hide_password=False)

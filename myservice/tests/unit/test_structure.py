@@ -1,0 +1,225 @@
+"""Rules that every public function follows, read off the code itself."""
+
+import ast
+import inspect
+import pathlib
+import pickle
+import re
+from collections.abc import Iterator
+
+import myservice
+from myservice import db
+from myservice import exception
+from myservice.tests import base
+
+ROOT = pathlib.Path(myservice.__file__).parent
+
+# The modules of db/ that offer functions which are transactions.
+MODULES = ('service', 'maintenance')
+
+# What a public function may do before it opens its session.
+CHECKS = re.compile(r'require_admin|validation\.check_\w+|_LISTING\.page')
+
+
+def functions(module: str) -> dict[str, ast.FunctionDef]:
+    tree = ast.parse((ROOT / 'db' / f'{module}.py').read_text())
+    return {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def public(module: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for name, node in functions(module).items():
+        if not name.startswith('_'):
+            yield name, node
+
+
+def called(node: ast.AST) -> set[str]:
+    return {
+        ast.unparse(part.func)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Call)
+    }
+
+
+def raised(node: ast.AST, module: str, seen: set[str]) -> set[str]:
+    """Return the errors that a function and its helpers raise by name."""
+    errors = {
+        name.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Raise) and part.exc is not None
+        for name in ast.walk(part.exc)
+        if isinstance(name, ast.Attribute)
+        and isinstance(getattr(exception, name.attr, None), type)
+    }
+    for name in called(node) - seen:
+        if name.startswith('_') and name in functions(module):
+            errors |= raised(functions(module)[name], module, seen | {name})
+        if name == 'require_admin':
+            errors.add('AdminRequired')
+        if name.startswith('validation.') or name == '_LISTING.page':
+            errors.add('InvalidInput')
+        if name.endswith('.not_found'):
+            errors.add('ServiceNotFound')
+    return errors
+
+
+class TestPublicFunctions(base.TestCase):
+    def test_each_is_exported(self) -> None:
+        for module in MODULES:
+            for name, _ in public(module):
+                self.assertIn(name, db.api.__all__)
+                self.assertTrue(callable(getattr(db.api, name)))
+
+    def test_the_facade_has_no_logic_and_exports_all_that_it_imports(
+        self,
+    ) -> None:
+        tree = ast.parse((ROOT / 'db' / 'api.py').read_text())
+        self.assertEqual(
+            {ast.Expr, ast.ImportFrom, ast.Assign},
+            {type(node) for node in tree.body},
+        )
+        imported = [
+            alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        ]
+        self.assertEqual(sorted(imported), sorted(db.api.__all__))
+
+    def test_each_is_wrapped_for_retry(self) -> None:
+        for module in MODULES:
+            for name, node in public(module):
+                wrappers = [ast.unparse(d) for d in node.decorator_list]
+                self.assertEqual(1, len(wrappers), name)
+                self.assertTrue(
+                    wrappers[0].startswith('retry_on_failure'), name
+                )
+
+    def test_each_opens_its_session_right_after_its_checks(self) -> None:
+        for module in MODULES:
+            for name, node in public(module):
+                body = node.body[1:]
+                while CHECKS.search(ast.unparse(body[0])):
+                    body = body[1:]
+                self.assertRegex(
+                    ast.unparse(body[0]),
+                    r'^session = get_session\(context(, \w+=True)?\)$',
+                    name,
+                )
+                self.assertEqual(
+                    'with session.begin():',
+                    ast.unparse(body[1]).splitlines()[0],
+                    name,
+                )
+                self.assertEqual([], body[2:], name)
+
+    def test_none_calls_another_one(self) -> None:
+        everyone = {name for m in MODULES for name, _ in public(m)}
+        for module in MODULES:
+            for name, node in functions(module).items():
+                self.assertEqual(set(), called(node) & everyone, name)
+
+    def test_helpers_take_a_session_and_do_not_end_it(self) -> None:
+        for module in MODULES:
+            for name, node in functions(module).items():
+                if not name.startswith('_'):
+                    continue
+                keywords = [a.arg for a in node.args.kwonlyargs]
+                self.assertEqual(['session'], keywords, name)
+                self.assertEqual(
+                    set(),
+                    called(node)
+                    & {'get_session', 'session.commit', 'session.rollback'},
+                )
+
+    def test_each_is_documented_with_its_arguments_and_errors(self) -> None:
+        for module in MODULES:
+            for name, node in public(module):
+                text = ast.get_docstring(node) or ''
+                for argument in (*node.args.args, *node.args.kwonlyargs):
+                    self.assertIn(f':param {argument.arg}:', text, name)
+                documented = set(re.findall(r':raises (\w+):', text))
+                self.assertEqual(
+                    set(), raised(node, module, set()) - documented, name
+                )
+                returns = ast.unparse(node.returns or ast.Constant(None))
+                self.assertEqual(returns != 'None', ':returns:' in text, name)
+
+    def test_context_comes_first(self) -> None:
+        for module in MODULES:
+            for name, node in public(module):
+                self.assertEqual('context', node.args.args[0].arg, name)
+
+
+class TestImports(base.TestCase):
+    """Imports point one way, and outsiders come through db.api."""
+
+    def imports(self, path: pathlib.Path) -> set[str]:
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {f'{node.module}.{a.name}' for a in node.names}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        return names
+
+    def test_only_the_engine_knows_enginefacade(self) -> None:
+        for path in ROOT.rglob('*.py'):
+            if 'tests' not in path.parts and path.name != 'engine.py':
+                for name in self.imports(path):
+                    self.assertNotIn('enginefacade', name, path)
+
+    def test_outsiders_come_through_the_facade(self) -> None:
+        allowed = {'myservice.db', 'myservice.db.migration'}
+        for path in [*ROOT.glob('*.py'), *(ROOT / 'cmd').glob('*.py')]:
+            inside = {
+                name
+                for name in self.imports(path)
+                if name.startswith('myservice.db')
+            }
+            self.assertEqual(set(), inside - allowed, path)
+
+    def test_there_is_no_cycle(self) -> None:
+        graph: dict[str, set[str]] = {}
+        for path in ROOT.rglob('*.py'):
+            if 'tests' in path.parts or 'versions' in path.parts:
+                continue
+            parts = path.relative_to(ROOT.parent).with_suffix('').parts
+            name = '.'.join(parts).removesuffix('.__init__')
+            graph[name] = self.imports(path)
+        done: set[str] = set()
+
+        def visit(name: str, trail: tuple[str, ...]) -> None:
+            self.assertNotIn(name, trail, 'a cycle')
+            if name in graph and name not in done:
+                for target in graph[name]:
+                    visit(target, (*trail, name))
+                done.add(name)
+
+        for name in graph:
+            visit(name, ())
+
+
+class TestErrors(base.TestCase):
+    def test_each_has_the_fields_that_its_message_names(self) -> None:
+        for name, kind in inspect.getmembers(exception, inspect.isclass):
+            if not issubclass(kind, exception.MyServiceError):
+                continue
+            fields = set(re.findall(r'{(\w+)}', kind.message))
+            declared = {
+                field
+                for parent in kind.__mro__
+                for field in getattr(parent, '__annotations__', {})
+            } - {'message'}
+            self.assertEqual(set(), fields - declared, name)
+            error = kind(**{field: 'x' for field in declared})
+            for field in declared:
+                self.assertEqual('x', getattr(error, field))
+
+    def test_each_survives_being_sent_to_another_process(self) -> None:
+        error = exception.ServiceExists(host='h', binary='b')
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+        self.assertEqual((str(error), 'h'), (str(copy), copy.host))
