@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 
-import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import exception as db_exception
 
@@ -17,7 +16,15 @@ LOG = logging.getLogger(__name__)
 # A beat may be late by one interval and a half before anyone is alarmed.
 _SAFE_RATIO = 2.5
 
-_DATABASE_ERRORS = (db_exception.DBError, sa.exc.SQLAlchemyError)
+# How often the table operations is cleared, in seconds.
+_PURGE_INTERVAL = 3600
+
+_DATABASE_ERRORS = (
+    db_exception.DBError,
+    exception.CommitUnknown,
+    exception.PoolTimeout,
+    exception.ServerError,
+)
 
 
 class Agent:
@@ -68,11 +75,14 @@ class Agent:
 
     def _beat_until_stopped(self, service_id: str) -> None:
         reached = True
-        next_beat = time.monotonic() + self._interval
+        next_beat = next_purge = time.monotonic() + self._interval
         while not self._stopped.wait(next_beat - time.monotonic()):
             next_beat = max(next_beat, time.monotonic()) + self._interval
             try:
                 db.api.service_heartbeat(self._context, service_id)
+                if time.monotonic() > next_purge:
+                    next_purge = time.monotonic() + _PURGE_INTERVAL
+                    db.api.purge_operations(self._context)
             except _DATABASE_ERRORS as error:
                 reached = False
                 LOG.warning(

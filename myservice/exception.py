@@ -181,32 +181,35 @@ class CommitUnknown(MyServiceError):
     known: str
 
 
-class ServerBusy(MyServiceError):
-    """The server takes no more connections now; nothing was done."""
+class ServerError(MyServiceError):
+    """The server could not do what it was asked; nothing was done."""
 
-    message = 'The database server takes no more connections: {reason}'
+    message = 'The database server could not do it: {reason}'
     reason: str
 
 
-class ServerReadOnly(MyServiceError):
+class ServerBusy(ServerError):
+    """The server takes no more connections now."""
+
+    message = 'The database server takes no more connections: {reason}'
+
+
+class ServerReadOnly(ServerError):
     """The server does not write now, as after a failover."""
 
     message = 'The database server refuses to write: {reason}'
-    reason: str
 
 
-class StatementInterrupted(MyServiceError):
+class StatementInterrupted(ServerError):
     """A statement was killed, or ran into the server's time limit."""
 
     message = 'The database server interrupted a statement: {reason}'
-    reason: str
 
 
-class NoSpace(MyServiceError):
+class NoSpace(ServerError):
     """The server has run out of disk space or memory."""
 
     message = 'The database server has no space left: {reason}'
-    reason: str
 
 
 class PoolTimeout(MyServiceError):

@@ -37,11 +37,20 @@ def main(argv: list[str] | None = None) -> int:
 
     def register(conf: cfg.ConfigOpts) -> None:
         log.register_options(conf)
+        # It says each connection that it opens or closes.
+        quiet = ['myservice.db.engine.Pool=WARN']
+        log.set_defaults(
+            default_log_levels=log.get_default_log_levels() + quiet
+        )
         conf.register_cli_opts(_OPTS)
 
     def body() -> None:
         conf = common.start(PROGRAM, argv, register)
         log.setup(conf, 'myservice')
+        # A beat is not tried for longer than until the next one is due.
+        conf.set_default(
+            'db_retry_deadline', conf.service.report_interval, 'database'
+        )
         values = {
             option.dest: conf[option.dest]
             for option in _OPTS

@@ -18,7 +18,12 @@ from myservice import exception
 
 DONE, REFUSED, UNUSABLE = range(3)
 
-DATABASE_ERRORS = (db_exception.DBError, sa.exc.SQLAlchemyError)
+# SQLAlchemy's own come from a URL that it cannot use.
+_DATABASE_ERRORS = (
+    db_exception.DBError,
+    exception.ServerError,
+    sa.exc.SQLAlchemyError,
+)
 
 
 def start(
@@ -57,12 +62,12 @@ def run(program: str, body: Callable[[], int | None]) -> int:
         return body() or DONE
     except exception.InvalidInput as error:
         return _fail(program, str(error), UNUSABLE)
+    except _DATABASE_ERRORS as error:
+        return _fail(program, describe(error), UNUSABLE)
     except exception.MyServiceError as error:
         return _fail(program, str(error), REFUSED)
     except cfg.Error as error:
         return _fail(program, str(error), UNUSABLE)
-    except DATABASE_ERRORS as error:
-        return _fail(program, describe(error), UNUSABLE)
     except OSError as error:
         return _fail(program, str(error), UNUSABLE)
     finally:

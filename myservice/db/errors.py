@@ -36,7 +36,7 @@ Code = int | str | None
 Make = Callable[[Exception], Exception]
 
 
-def _ours(kind: type[exception.MyServiceError]) -> Make:
+def _ours(kind: type[exception.ServerError]) -> Make:
     return lambda error: kind(reason=first_line(error))
 
 
