@@ -19,7 +19,6 @@ from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from oslo_config import cfg
-from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import event
 from sqlalchemy import exc
@@ -384,13 +383,10 @@ def _translate_error(context: Any) -> None:
         connection.info[_STATE] = _OPEN
     try:
         errors.translate(context)
-    except db_exception.DBConnectionError as error:
-        connection.info.get(FAILURES, []).append(error)
-        if committing and not errors.is_refusal(error):
-            raise errors.commit_unknown(error) from error
-        raise
     except Exception as error:
         connection.info.get(FAILURES, []).append(error)
+        if committing and errors.is_lost(error):
+            raise errors.commit_unknown(error) from error
         raise
 
 

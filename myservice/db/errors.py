@@ -112,6 +112,9 @@ def translate(context: Any) -> None:
     if isinstance(original, exception.MyServiceError | db_exception.DBError):
         return
     code = _code(original)
+    if code == 1146 and (context.statement or '').startswith('DESCRIBE'):
+        # In this way SQLAlchemy asks whether a table is there.
+        return
     error = _meaning(context, original, code)
     if error is None:
         return
@@ -126,9 +129,15 @@ def translate(context: Any) -> None:
     raise error from original
 
 
-def is_refusal(error: Exception) -> bool:
-    """Return whether a lost connection's last command surely did nothing."""
-    return _code(error.__cause__ or error) in _REFUSED
+def is_lost(error: Exception) -> bool:
+    """Return whether the connection was lost, and what was sent with it.
+
+    A server that refuses a command has surely not executed it.
+    """
+    return (
+        isinstance(error, db_exception.DBConnectionError)
+        and _code(error.__cause__) not in _REFUSED
+    )
 
 
 def commit_unknown(error: BaseException) -> exception.CommitUnknown:
@@ -184,12 +193,13 @@ def _in_savepoint(connection: Any) -> bool:
 
 
 def _code(error: BaseException | None) -> Code:
-    sqlstate: str | None = getattr(error, 'sqlstate', None)
-    if sqlstate:
-        return sqlstate
-    sqlite: int | None = getattr(error, 'sqlite_errorcode', None)
-    if sqlite is not None:
+    # PyMySQL has both; its numbers say more than its SQLSTATE.
+    number = error.args[0] if error is not None and error.args else None
+    if isinstance(number, int):
+        return number
+    result: int | None = getattr(error, 'sqlite_errorcode', None)
+    if result is not None:
         # The low byte is the code; the rest says which kind of it.
-        return sqlite & 0xFF
-    first = error.args[0] if error is not None and error.args else None
-    return first if isinstance(first, int) else None
+        return result & 0xFF
+    sqlstate: str | None = getattr(error, 'sqlstate', None)
+    return sqlstate

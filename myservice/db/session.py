@@ -24,7 +24,6 @@ from typing import Protocol
 from typing import Self
 
 import sqlalchemy as sa
-from oslo_db import exception as db_exception
 from sqlalchemy import event
 from sqlalchemy import orm
 
@@ -180,21 +179,26 @@ class LightSession:
         """
         if self._connection is None:
             raise exception.SessionNotBegun()
-        if not _writes(statement):
+        writes = _writes(statement)
+        done = self._written
+        if writes:
+            self._count_write(statement, params)
+        try:
             return self._connection.execute(statement, params)
+        except errors.TRANSIENT as error:
+            # A write commits by itself: to lose its reply is to lose that of
+            # a COMMIT, and once it is done no error may say that it is not.
+            if done or (writes and errors.is_lost(error)):
+                raise errors.commit_unknown(error) from error
+            raise
+
+    def _count_write(self, statement: Any, params: Any) -> None:
         if not self._writes:
-            _refuse_if_write(statement)
+            raise exception.WriteInReadOnly(statement=str(statement))
         # A list of parameters is a statement for each in most drivers.
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
             raise exception.SecondWriteInAutocommit(statement=str(statement))
-        try:
-            return self._connection.execute(statement, params)
-        except db_exception.DBConnectionError as error:
-            # It commits by itself: lost with its reply is lost at COMMIT.
-            if errors.is_refusal(error):
-                raise
-            raise errors.commit_unknown(error) from error
 
     def scalars(self, statement: Any, params: Any = None, /) -> Any:
         """Execute one statement and return the first column of its rows."""

@@ -16,7 +16,7 @@ from myservice.tests import fixtures
 from myservice.tests import proxy
 
 
-class TestCase(base.BaseTestCase):  # type: ignore[misc]
+class TestCase(base.BaseTestCase):
     """A test; a warning of SQLAlchemy fails it."""
 
     def setUp(self) -> None:

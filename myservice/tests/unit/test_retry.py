@@ -118,9 +118,7 @@ class TestOptions(RetryTestCase):
             clock[0] += 50
             raise db_exception.DBDeadlock
 
-        with mock.patch.object(
-            retry.time, 'monotonic', side_effect=lambda: clock[0]
-        ):
+        with mock.patch('time.monotonic', side_effect=lambda: clock[0]):
             for deadline, attempts in ((120, 3), (40, 1)):
                 self.database.configure(db_retry_deadline=deadline)
                 self.attempts = 0

@@ -1,0 +1,92 @@
+"""An example call of every public function, made from its arguments' names.
+
+A new function is called by whatever goes through all of them (the budgets of
+round trips, the fault matrix) without a line of its own, as long as its
+arguments have names that are known here.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from myservice import context
+from myservice import db
+from myservice.tests import factories
+
+# What db.api offers beside transactions.
+NOT_CALLS = {
+    'configure',
+    'dispose',
+    'statistics',
+    'get_session',
+    'transaction',
+    'savepoint',
+    'atomic',
+}
+
+
+class World:
+    """What the arguments of example calls are about."""
+
+    def __init__(self) -> None:
+        self.service = factories.create_service(version=1)
+
+
+def names() -> list[str]:
+    """Return the public functions that are calls."""
+    return [name for name in db.api.__all__ if name not in NOT_CALLS]
+
+
+def writes(name: str) -> bool:
+    """Return whether a public function writes: it does not open to read."""
+    source = textwrap.dedent(inspect.getsource(getattr(db.api, name)))
+    return not any(
+        isinstance(part, ast.keyword) and part.arg == 'read_only'
+        for part in ast.walk(ast.parse(source))
+        if name != 'run_in_transaction'
+    )
+
+
+def example(name: str, world: World) -> Callable[[], Any]:
+    """Return a call of a public function, with arguments that suit it.
+
+    :param name: the name of the function in db.api
+    :param world: what the arguments are about
+    """
+    function = getattr(db.api, name)
+    arguments = [
+        _ARGUMENTS[parameter.name](name, world)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind
+        not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    return lambda: function(*arguments)
+
+
+def _values(name: str, world: World) -> dict[str, Any]:
+    if name.endswith('_update'):
+        return {'version': 2, 'disabled': True}
+    return {'host': 'new', 'binary': 'new', 'topic': 'new'}
+
+
+def _two_writes(name: str, world: World) -> Callable[..., None]:
+    def create_and_update(ctx: context.RequestContext) -> None:
+        made = db.api.service_create(ctx, {'host': 'new', 'binary': 'new'})
+        db.api.service_update(ctx, made.id, {'version': 2})
+        db.api.service_update(ctx, world.service.id, {'version': 2})
+
+    return create_and_update
+
+
+_ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
+    'context': lambda name, world: context.get_admin_context(),
+    'values': _values,
+    'function': _two_writes,
+    'service_id': lambda name, world: world.service.id,
+    'service_ids': lambda name, world: [world.service.id, 'unknown'],
+    'host': lambda name, world: world.service.host,
+    'binary': lambda name, world: world.service.binary,
+}
