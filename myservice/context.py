@@ -52,13 +52,30 @@ class RequestContext(context.RequestContext):
         *,
         is_admin: bool = False,
         read_deleted: ReadDeleted = 'no',
+        overwrite: bool = True,
         **kwargs: Any,
     ) -> None:
+        self._overwrite = overwrite
         super().__init__(
-            user_id=user_id, project_id=project_id, is_admin=is_admin, **kwargs
+            user_id=user_id,
+            project_id=project_id,
+            is_admin=is_admin,
+            overwrite=overwrite,
+            **kwargs,
         )
         self.read_deleted = _check_read_deleted(read_deleted)
         self.transaction_slot = TransactionSlot()
+
+    def update_store(self) -> None:
+        """Become the thread's context, unless told not to."""
+        # oslo.context does it all the same where the thread has none yet.
+        if self._overwrite:
+            super().update_store()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], **kwargs: Any) -> Self:
+        """Return the context that ``to_dict`` has made a dict of."""
+        return super().from_dict({'read_deleted': 'no'} | values, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as a dict; an open transaction stays here."""

@@ -7,7 +7,6 @@ command line, the configuration or the database is at fault.
 import sys
 from collections.abc import Callable
 
-import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import exception as db_exception
 from pbr import version
@@ -18,12 +17,7 @@ from myservice import exception
 
 DONE, REFUSED, UNUSABLE = range(3)
 
-# SQLAlchemy's own come from a URL that it cannot use.
-_DATABASE_ERRORS = (
-    db_exception.DBError,
-    exception.ServerError,
-    sa.exc.SQLAlchemyError,
-)
+_DATABASE_ERRORS = (db_exception.DBError, exception.ServerError)
 
 
 def start(

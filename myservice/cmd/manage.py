@@ -155,6 +155,7 @@ def _print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
     screen = console.Console(
         highlight=False,
         markup=False,
+        emoji=False,
         width=None if sys.stdout.isatty() else 1000,
     )
     grid = table.Table()

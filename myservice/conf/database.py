@@ -31,7 +31,9 @@ _OURS = [
         help='Seconds to wait for the answer of a MariaDB or MySQL server '
         'before the connection counts as lost. Keep it above '
         'innodb_lock_wait_timeout, or a wait for a lock looks like a dead '
-        'server. A read_timeout in the connection URL wins.',
+        'server. With PostgreSQL it is how long a host may be silent '
+        '(tcp_user_timeout). A read_timeout, or tcp_user_timeout, in the '
+        'connection URL wins.',
     ),
     cfg.IntOpt(
         'connect_timeout',
@@ -44,7 +46,8 @@ _OURS = [
         'sqlite_busy_timeout',
         default=30,
         min=0,
-        help='Seconds that a writer waits for the lock of a SQLite file.',
+        help='Seconds that a writer waits for the lock of a SQLite file. A '
+        'timeout in the connection URL wins.',
     ),
     cfg.FloatOpt(
         'db_retry_deadline',

@@ -9,16 +9,19 @@ operators know; EnginePlugin, which SQLAlchemy loads by the URL parameter
 rollbacks, connections that are not pooled.
 """
 
+import contextlib
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 from typing import Literal
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import event
 from sqlalchemy import exc
@@ -28,12 +31,14 @@ from sqlalchemy.engine import CreateEnginePlugin
 from myservice import conf as options
 from myservice import exception
 from myservice.db import errors
+from myservice.db import turn
 
-Form = Literal['transaction', 'autocommit', 'snapshot']
+Form = Literal['transaction', 'autocommit', 'read', 'snapshot']
 
 # Marks in the ``info`` of a connection.
 _STATE = 'myservice.state'
 _OPEN, _COMMITTING, _ENDED = 'open', 'committing', 'ended'
+_HAS_TURN = 'myservice.has_turn'
 _RETURNED_AT = 'myservice.returned_at'
 
 # oslo.db's own: its listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT
@@ -44,15 +49,19 @@ _OSLO_DB_HAS_BEGUN = 'in_transaction'
 # of its statements in.
 FAILURES = 'myservice.failures'
 
-# A parameter of the URL, and an execution option: in SQLite a form is no mode
-# of the connection but the BEGIN that is sent, so one pool serves them all.
+# A parameter of the URL, and an execution option.
 _FORM = 'myservice_form'
+
+# What SQLite is told for each form: there, a form is no mode of a connection,
+# so one engine serves them all. A deferred transaction that reads first and
+# then writes would fail at once if another one wrote in between.
 _SQLITE_BEGIN = {
-    None: 'BEGIN IMMEDIATE',
+    'transaction': 'BEGIN IMMEDIATE',
     'snapshot': 'BEGIN',
     'autocommit': '',
+    'read': '',
 }
-
+_SQLITE_WRITES = ('transaction', 'autocommit')
 
 _ISOLATION = {
     'transaction': 'READ COMMITTED',
@@ -76,15 +85,21 @@ class Engines:
 
     @property
     def url(self) -> sa.URL:
-        """The URL of the database; nothing is connected."""
-        return sa.make_url(self.conf.database.connection)
+        """The URL of the database; nothing is connected.
+
+        :raises InvalidInput: when it is no URL
+        """
+        with _url_errors():
+            return sa.make_url(self.conf.database.connection)
 
     def get_engine(self, form: Form) -> sa.Engine:
         """Return the engine of a form.
 
-        :param form: 'transaction', 'autocommit', or 'snapshot', which is
-            for read-only transactions
-        :returns: an engine with a pool of its own, but on SQLite
+        :param form: 'transaction'; 'autocommit' for a write that is one
+            statement; 'read' for reads; 'snapshot' for read-only transactions
+        :returns: an engine; on SQLite all forms share one, and on a server
+            reads share that of autocommit
+        :raises InvalidInput: when [database] connection cannot be used
         """
         try:
             return self._engines[form]
@@ -101,7 +116,7 @@ class Engines:
                 'overflow': max(engine.pool.overflow(), 0),
             }
             for form, engine in list(self._engines.items())
-            if isinstance(engine.pool, Pool)
+            if form in self._facades and isinstance(engine.pool, Pool)
         }
 
     def dispose(self) -> None:
@@ -112,15 +127,32 @@ class Engines:
             self._facades.clear()
             self._engines.clear()
 
+    def _shared(self, form: Form) -> Form | None:
+        if self.url.get_backend_name() == 'sqlite':
+            return None if form == 'transaction' else 'transaction'
+        return 'autocommit' if form == 'read' else None
+
     def _start(self, form: Form) -> sa.Engine:
-        if form != 'transaction' and self.url.get_backend_name() == 'sqlite':
-            engine = self.get_engine('transaction')
-            return engine.execution_options(**{_FORM: form})
+        shared = self._shared(form)
+        if shared is not None:
+            return self.get_engine(shared).execution_options(**{_FORM: form})
         facade = enginefacade.transaction_context()
         facade.configure(**_facade_arguments(self.conf, form))
-        started: sa.Engine = facade.writer.get_engine()
+        with _url_errors():
+            started: sa.Engine = facade.writer.get_engine()
         self._facades[form] = facade
         return started
+
+
+@contextlib.contextmanager
+def _url_errors() -> Iterator[None]:
+    """Turn what libraries make of a wrong URL into one error."""
+    try:
+        yield
+    except (exc.ArgumentError, ImportError, ValueError) as error:
+        raise exception.InvalidInput(
+            field='[database] connection', reason=errors.first_line(error)
+        ) from error
 
 
 _engines: Engines | None = None
@@ -208,6 +240,9 @@ class EnginePlugin(CreateEnginePlugin):
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._query = url.query
         self._form = str(url.query[_FORM])
+        kwargs['execution_options'] = {_FORM: self._form}
+        self._busy_timeout = self._option('sqlite_busy_timeout')
+        self._turns = turn.Turns()
         # One ping before each call would be a third of its round trips.
         kwargs['pool_pre_ping'] = False
         # We know better when a ROLLBACK is due: see _roll_back_if_open.
@@ -236,7 +271,8 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(engine, 'rollback', _mark_ended)
             event.listen(engine, 'reset', _roll_back_if_open)
         if engine.dialect.name == 'sqlite':
-            event.listen(engine, 'begin', _begin_sqlite)
+            event.listen(engine, 'begin', self._begin_sqlite)
+            event.listen(engine, 'checkin', self._end_turn)
             event.listen(engine, 'connect', self._use_write_ahead_log)
         else:
             event.listen(engine, 'checkin', _note_time)
@@ -285,19 +321,20 @@ class EnginePlugin(CreateEnginePlugin):
     def _shape_sqlite(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         arguments = kwargs.setdefault('connect_args', {})
         arguments['check_same_thread'] = False
-        arguments.setdefault('timeout', self._option('sqlite_busy_timeout'))
+        if 'timeout' in url.query:
+            self._busy_timeout = float(str(url.query['timeout']))
+        arguments['timeout'] = self._busy_timeout
         # oslo.db has given no sizes: it would open the file at each call.
         if _is_in_memory(url):
             # The connection is the database: there is one, it is lent to one
             # caller at a time, and it is never replaced.
-            sizes = {'pool_size': 1, 'max_overflow': 0, 'pool_recycle': -1}
+            kwargs['pool_size'] = 1
+            kwargs['max_overflow'] = 0
+            kwargs['pool_recycle'] = -1
         else:
             kwargs['pool_use_lifo'] = True
-            sizes = {
-                'pool_size': int(self._option('max_pool_size')),
-                'max_overflow': int(self._option('max_overflow')),
-            }
-        kwargs.update(sizes)
+            kwargs['pool_size'] = int(self._option('max_pool_size'))
+            kwargs['max_overflow'] = int(self._option('max_overflow'))
         if 'myservice_pool_timeout' in self._query:
             kwargs['pool_timeout'] = self._option('pool_timeout')
 
@@ -317,11 +354,26 @@ class EnginePlugin(CreateEnginePlugin):
 
         return ping_if_idle
 
+    def _begin_sqlite(self, connection: sa.Connection) -> None:
+        form = connection.get_execution_options()[_FORM]
+        if form in _SQLITE_WRITES and not connection.info.get(_HAS_TURN):
+            # SQLite would let them wait, too, but not in any order.
+            if not self._turns.take(self._busy_timeout):
+                raise db_exception.DBDeadlock('database is locked')
+            connection.info[_HAS_TURN] = True
+        if _SQLITE_BEGIN[form]:
+            connection.exec_driver_sql(_SQLITE_BEGIN[form])
+        connection.info[_OSLO_DB_HAS_BEGUN] = True
+
+    def _end_turn(self, dbapi_connection: Any, record: Any) -> None:
+        if record.info.pop(_HAS_TURN, False):
+            self._turns.end()
+
     def _use_write_ahead_log(self, dbapi_connection: Any, _: Any) -> None:
         # Readers do not wait for the writer, nor he for them. The file keeps
         # the mode, so only the first connection ever changes it; while it
         # does, SQLite tells others "locked" without heeding their timeout.
-        give_up = time.monotonic() + self._option('sqlite_busy_timeout')
+        give_up = time.monotonic() + self._busy_timeout
         while True:
             try:
                 dbapi_connection.execute('PRAGMA journal_mode = WAL')
@@ -388,12 +440,3 @@ def _translate_error(context: Any) -> None:
         if committing and errors.is_lost(error):
             raise errors.commit_unknown(error) from error
         raise
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A deferred transaction that reads first and then writes fails at once,
-    # whatever the busy timeout, when another one wrote in between.
-    begin = _SQLITE_BEGIN[connection.get_execution_options().get(_FORM)]
-    if begin:
-        connection.exec_driver_sql(begin)
-    connection.info[_OSLO_DB_HAS_BEGUN] = True

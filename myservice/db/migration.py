@@ -1,5 +1,6 @@
 """Migrations: alembic's commands on the engine of the configuration."""
 
+import argparse
 import contextlib
 import io
 import os
@@ -27,11 +28,14 @@ def sync(revision: str = 'head') -> None:
     A schema that is beyond the revision stays as it is.
 
     :param revision: the id of a revision, or 'head' for the newest
-    :raises UnknownRevision: when there is no such revision
+    :raises UnknownRevision: when there is no such revision, or the schema is
+        at one that this release does not know
     """
     _make_directory()
     _check_revision(revision)
     with _locked_connection() as connection:
+        # A newer release may have been here.
+        _check_revision(_current(connection) or 'base')
         command.upgrade(_config(connection), revision)
 
 
@@ -76,7 +80,9 @@ def revision(message: str) -> str:
 
 def _config(connection: sa.Connection | None = None) -> alembic_config.Config:
     # Alembic talks to standard output, which belongs to the program.
-    config = alembic_config.Config(stdout=io.StringIO())
+    config = alembic_config.Config(
+        stdout=io.StringIO(), cmd_opts=argparse.Namespace(quiet=True)
+    )
     config.set_main_option('script_location', 'myservice.db:migrations')
     config.set_main_option('path_separator', 'os')
     config.attributes['connection'] = connection
@@ -88,11 +94,13 @@ def _scripts() -> script.ScriptDirectory:
 
 
 def _check_revision(revision: str) -> None:
+    if revision == 'base':
+        return
     try:
-        found = _scripts().get_revision(revision)
+        known = revision and _scripts().get_revision(revision)
     except util.CommandError as error:
         raise exception.UnknownRevision(revision=revision) from error
-    if found is None:
+    if not known:
         raise exception.UnknownRevision(revision=revision)
 
 

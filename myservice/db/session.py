@@ -285,10 +285,10 @@ def get_session(
     if joined is not None:
         return joined.join()
     engines = engine.get_engines()
-    if read_only or autocommit:
-        return LightSession(
-            engines.get_engine('autocommit'), writes=0 if read_only else 1
-        )
+    if read_only:
+        return LightSession(engines.get_engine('read'), writes=0)
+    if autocommit:
+        return LightSession(engines.get_engine('autocommit'), writes=1)
     return Session(engines.get_engine('transaction'), expire_on_commit=False)
 
 

@@ -69,7 +69,10 @@ class DatabaseTestCase(TestCase):
         """
         sent: list[str] = []
         if self.backend == 'sqlite':
-            with _traced(self.database.engine(), sent):
+            with (
+                _traced(self.database.engine('autocommit'), sent),
+                _traced(self.database.engine('read'), sent),
+            ):
                 yield sent
             return
         yield from self._commands_on_the_wire(sent)
@@ -90,14 +93,14 @@ class DatabaseTestCase(TestCase):
         sent += [
             command.sql or command.kind
             for command in self._between.commands
-            if command.kind != 'connect'
+            if command.kind not in ('connect', 'quit')
         ]
 
 
 @contextlib.contextmanager
 def _traced(engine: sa.Engine, sent: list[str]) -> Iterator[None]:
-    with engine.execution_options(myservice_form='autocommit').connect() as c:
-        driver = c.connection.driver_connection
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
     assert driver is not None
     driver.set_trace_callback(sent.append)
     try:

@@ -93,7 +93,7 @@ class Matrix:
             self.between.clear()
         calls.example(name, world)()
         sent = self.between.commands if self.between is not None else []
-        commands = sum(command.kind != 'connect' for command in sent)
+        commands = sum(c.kind not in ('connect', 'quit') for c in sent)
         return _difference(before, self._contents()), commands
 
     def _cell(

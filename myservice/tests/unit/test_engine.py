@@ -113,7 +113,7 @@ class TestConnection(EngineTestCase):
                 INSERT,
                 {'id': '1'},
             )
-            self.assertEqual(30000, self.read('PRAGMA busy_timeout'))
+            self.assertEqual(30000, self.read('PRAGMA busy_timeout', 'read'))
         elif self.backend == 'mysql':
             self.database.configure(
                 connection_parameters='init_command=SET @mark = 5'
@@ -349,16 +349,16 @@ class TestIsolation(EngineTestCase):
     def test_autocommit_holds_after_each_statement(self) -> None:
         connection = self.connect('autocommit')
         connection.execute(INSERT, {'id': '1'})
-        self.assertEqual(1, self.read(str(COUNT)))
+        self.assertEqual(1, self.read(str(COUNT), 'read'))
         connection.rollback()
-        self.assertEqual(1, self.read(str(COUNT)))
+        self.assertEqual(1, self.read(str(COUNT), 'read'))
 
     def test_a_transaction_holds_when_it_commits(self) -> None:
         connection = self.connect()
         connection.execute(INSERT, {'id': '1'})
-        self.assertEqual(0, self.read(str(COUNT), 'autocommit'))
+        self.assertEqual(0, self.read(str(COUNT), 'read'))
         connection.commit()
-        self.assertEqual(1, self.read(str(COUNT), 'autocommit'))
+        self.assertEqual(1, self.read(str(COUNT), 'read'))
 
     def test_a_snapshot_does_not_see_what_comes_later(self) -> None:
         connection = self.connect('snapshot')
@@ -534,9 +534,8 @@ class TestDeadServer(base.TestCase):
             self.assertTrue(self.seconds_to_fail() < 0.5)
 
     def test_with_max_retries_the_first_use_tries_again(self) -> None:
-        for backend in SERVER_URLS:
-            self.use(backend, max_retries=2, retry_interval=1)
-            self.assertTrue(1 < self.seconds_to_fail() < 4)
+        self.use('postgresql', max_retries=2, retry_interval=1)
+        self.assertTrue(1 < self.seconds_to_fail() < 4)
 
     def test_retry_interval_is_the_wait_between_two_tries(self) -> None:
         self.use('mysql', max_retries=3, retry_interval=0)
@@ -600,13 +599,18 @@ class TestSQLiteFile(SQLiteTestCase):
         writer.execute(INSERT, {'id': '1'})
         started = time.monotonic()
         self.assertEqual(0, self.read(str(COUNT), 'snapshot'))
-        self.assertEqual(0, self.read(str(COUNT), 'autocommit'))
+        self.assertEqual(0, self.read(str(COUNT), 'read'))
         self.assertTrue(time.monotonic() - started < 1)
 
     def test_a_second_writer_waits_for_the_first(self) -> None:
         first = self.connect()
         first.execute(INSERT, {'id': '1'})
-        threading.Timer(0.5, first.commit).start()
+
+        def let_go() -> None:
+            first.commit()
+            first.close()
+
+        threading.Timer(0.5, let_go).start()
         started = time.monotonic()
         with self.database.engine().begin() as second:
             self.assertEqual(1, second.scalar(COUNT))
@@ -615,7 +619,7 @@ class TestSQLiteFile(SQLiteTestCase):
         self.assertEqual(2, self.read(str(COUNT)))
 
     def test_many_who_read_and_then_write_all_succeed(self) -> None:
-        def add(number: int) -> int:
+        def add(number: int) -> Any:
             with self.database.engine().begin() as connection:
                 before = connection.scalar(COUNT)
                 connection.execute(INSERT, {'id': str(number)})

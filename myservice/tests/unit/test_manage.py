@@ -213,7 +213,7 @@ class TestServiceCommands(ManageTestCase):
         self.assertEqual(
             {
                 name: value.isoformat() if hasattr(value, 'year') else value
-                for name, value in dict(made).items()  # type: ignore[call-overload]
+                for name, value in dict(made).items()
             },
             found,
         )
@@ -232,6 +232,7 @@ class TestServiceCommands(ManageTestCase):
         db.api.service_update(
             self.context, other.id, {'disabled': True, 'forced_down': True}
         )
+        arguments: tuple[str, ...]
         for arguments in (
             ('--host', 'h1'),
             ('--binary', 'b1'),
@@ -287,7 +288,7 @@ class TestServiceCommands(ManageTestCase):
         made = factories.create_service(host='h1')
         shown = self.answer('service', 'show', made.id)
         self.assertEqual('h1', shown['host'])
-        self.assertEqual(set(made.keys()), set(shown))  # type: ignore[attr-defined]
+        self.assertEqual(set(dict(made)), set(shown))
         self.assertRegex(self.done('service', 'show', made.id), 'host .* h1 ')
 
     def test_disable_and_enable_change_the_service(self) -> None:
@@ -422,8 +423,8 @@ class TestFailure(ManageTestCase):
                 f'postgresql+psycopg://nobody@127.0.0.1:{port}/x',
             ):
                 self.configure(
-                    f'connection = {url}\nconnect_timeout = 2\n'
-                    'read_timeout = 2'
+                    f'connection = {url}\nconnect_timeout = 1\n'
+                    'read_timeout = 1'
                 )
                 started = time.monotonic()
                 self.refused(2, 'db', 'version')
@@ -433,7 +434,7 @@ class TestFailure(ManageTestCase):
         for url in ('nonsense', '', 'nonsense://x'):
             self.configure(f'connection = {url}')
             message = self.refused(2, 'db', 'sync')
-            self.assertIn('the database cannot be used', message)
+            self.assertIn('Invalid input for [database] connection', message)
 
     def test_a_url_whose_port_is_no_number(self) -> None:
         self.configure('connection = mysql+pymysql://nobody@localhost:x/y')

@@ -1,0 +1,63 @@
+"""The base class of tests that need a server of their own."""
+
+import sys
+from typing import Any
+from typing import ClassVar
+
+import sqlalchemy as sa
+
+from myservice import context
+from myservice.db import models
+from myservice.tests import base
+from myservice.tests import fixtures
+from myservice.tests import servers
+
+
+class ServerTestCase(base.DatabaseTestCase):
+    """A test on a private server, one for the class; SQLite has none."""
+
+    server_class: ClassVar[type[servers.Server] | None]
+    settings: ClassVar[dict[str, Any]] = {}
+    server: ClassVar[servers.Server]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        if cls.server_class is not None:
+            cls.server = cls.server_class(**cls.settings)
+            cls.server.setUp()
+            cls.addClassCleanup(cls.server.cleanUp)
+
+    def setUp(self) -> None:
+        super(base.DatabaseTestCase, self).setUp()
+        url = None if self.server_class is None else self.server.url
+        self.database = self.useFixture(fixtures.Database(url))
+        if url is not None:
+            made = sa.create_engine(url)
+            models.Base.metadata.drop_all(made)
+            models.Base.metadata.create_all(made)
+            made.dispose()
+        self.context = context.get_admin_context()
+
+    def write_config(self, **service: Any) -> str:
+        """Write a configuration file for programs, and return its path."""
+        path = self.create_tempfiles([('test', '')], '.conf')[0]
+        with open(path, 'w') as file:
+            file.write(
+                f'[database]\nconnection = {self.database.connection}\n'
+            )
+            file.write('[service]\n')
+            file.writelines(f'{k} = {v}\n' for k, v in service.items())
+        return str(path)
+
+    def program(self, name: str, config: str, *arguments: str) -> list[str]:
+        """Return the command line of one of our programs."""
+        module = f'myservice.cmd.{name}'
+        return [
+            sys.executable,
+            '-m',
+            module,
+            '--config-file',
+            config,
+            *arguments,
+        ]

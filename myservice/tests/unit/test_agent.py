@@ -1,0 +1,338 @@
+"""The agent: registers, beats, outlives its database, and ends when told."""
+
+import logging
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fixtures as plain_fixtures
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+
+from myservice import agent
+from myservice import context
+from myservice import db
+from myservice import exception
+from myservice.db import models
+from myservice.tests import base
+from myservice.tests import fixtures
+
+IDENTITY = {'host': 'h1', 'binary': 'b1'}
+
+
+class AgentTestCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = self.useFixture(plain_fixtures.TempDir()).path
+        self.url = f'sqlite:///{self.directory}/myservice.sqlite'
+        self.database = self.useFixture(fixtures.Database(self.url))
+        with self.database.engine().begin() as connection:
+            models.Base.metadata.create_all(connection)
+        self.context = context.get_admin_context()
+
+    def get(self) -> models.Service:
+        """Return the service that the agent has registered."""
+        return db.api.service_get_by_host_and_binary(
+            self.context, IDENTITY['host'], IDENTITY['binary']
+        )
+
+    def seen(self) -> str:
+        """Return when the service was last seen, '' for not yet."""
+        try:
+            return str(self.get().last_seen_at or '')
+        except exception.ServiceNotFound:
+            return ''
+
+    def wait_for(self, condition: Callable[[], Any]) -> None:
+        """Wait until something holds; it fails after five seconds."""
+        give_up = time.monotonic() + 5
+        while not condition():
+            self.assertTrue(time.monotonic() < give_up, 'it never happened')
+            time.sleep(0.02)
+
+    def wait_for_a_beat(self) -> None:
+        """Wait until the service is seen once more."""
+        before = self.seen()
+        self.wait_for(lambda: self.seen() > before)
+
+
+class TestAgent(AgentTestCase):
+    def start(self, interval: float = 0.1, **service: float) -> agent.Agent:
+        """Run an agent in a thread; ``self.errors`` gets what it raises."""
+        for name, value in (service | {'report_interval': interval}).items():
+            self.database.conf.set_override(name, value, group='service')
+        process = agent.Agent(self.database.conf, IDENTITY | {'topic': 'work'})
+        self.errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                process.run()
+            except Exception as error:
+                self.errors.append(error)
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+        self.addCleanup(self.thread.join, 10)
+        self.addCleanup(process.stop)
+        return process
+
+    def end(self) -> None:
+        """Wait until the agent has ended by itself."""
+        self.thread.join(5)
+        self.assertFalse(self.thread.is_alive())
+
+    def logged(self, level: int = logging.INFO) -> Any:
+        return self.useFixture(
+            plain_fixtures.FakeLogger('myservice.agent', level=level)
+        )
+
+    def test_it_registers_what_it_was_given(self) -> None:
+        self.start()
+        self.wait_for(self.seen)
+        service = self.get()
+        self.assertEqual('work', service.topic)
+        self.assertTrue(service.is_up)
+
+    def test_it_beats(self) -> None:
+        self.start()
+        for _ in range(3):
+            self.wait_for_a_beat()
+        self.assertEqual([], self.errors)
+
+    def test_report_interval_is_the_time_between_two_beats(self) -> None:
+        self.start(0.4)
+        self.wait_for_a_beat()
+        started = time.monotonic()
+        for _ in range(3):
+            self.wait_for_a_beat()
+        self.assertTrue(0.7 < time.monotonic() - started < 3)
+
+    def test_stop_ends_it_without_waiting_for_the_next_beat(self) -> None:
+        process = self.start(60)
+        self.wait_for(self.seen)
+        started = time.monotonic()
+        process.stop()
+        self.end()
+        self.assertTrue(time.monotonic() - started < 1)
+        self.assertEqual([], self.errors)
+
+    def test_after_stop_it_does_not_beat(self) -> None:
+        process = self.start()
+        self.wait_for(self.seen)
+        process.stop()
+        self.end()
+        before = self.seen()
+        time.sleep(0.3)
+        self.assertEqual(before, self.seen())
+
+    def test_a_second_start_finds_its_service_again(self) -> None:
+        ids = []
+        for _ in range(2):
+            process = self.start()
+            self.wait_for_a_beat()
+            ids.append(self.get().id)
+            process.stop()
+            self.end()
+        self.assertEqual(1, len(set(ids)))
+
+    def test_a_destroyed_service_ends_it(self) -> None:
+        log = self.logged()
+        self.start()
+        self.wait_for(self.seen)
+        service_id = self.get().id
+        db.api.service_destroy(self.context, service_id)
+        self.end()
+        (error,) = self.errors
+        self.assertIsInstance(error, exception.ServiceNotFound)
+        self.assertIn(service_id, str(error))
+        self.assertIn(f'Service {service_id} was destroyed', log.output)
+
+    def test_it_warns_of_a_down_time_that_one_late_beat_exceeds(self) -> None:
+        log = self.logged(logging.WARNING)
+        self.start(0.1, down_time=0.24)
+        self.wait_for(self.seen)
+        self.assertIn('down_time is 0.24', log.output)
+        self.assertIn('Make down_time 0.25 or more', log.output)
+
+    def test_it_does_not_warn_of_a_down_time_that_is_long_enough(
+        self,
+    ) -> None:
+        log = self.logged(logging.WARNING)
+        self.start(0.1, down_time=0.25)
+        self.wait_for(self.seen)
+        self.assertEqual('', log.output)
+
+    def test_it_outlives_a_database_that_goes_away(self) -> None:
+        log = self.logged()
+        beat = db.api.service_heartbeat
+        failures = [
+            db_exception.DBConnectionError(OSError('gone\nand more'))
+            for _ in range(2)
+        ]
+
+        def heartbeat(*args: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return beat(*args)
+
+        self.useFixture(
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.api.service_heartbeat', heartbeat
+            )
+        )
+        self.start()
+        self.wait_for(lambda: not failures)
+        self.wait_for_a_beat()
+        self.wait_for_a_beat()
+        self.assertEqual(2, log.output.count('Heartbeat failed'))
+        self.assertEqual(1, log.output.count('The database is back.'))
+        self.assertNotIn('and more', log.output)
+        self.assertEqual([], self.errors)
+
+    def test_it_outlives_a_database_that_is_busy(self) -> None:
+        """None of the errors that the database layer calls transient ends it.
+
+        A heartbeat raises them when its retries are exhausted.
+        """
+        beat = db.api.service_heartbeat
+        failures: list[Exception] = [
+            exception.ServerBusy(reason='full'),
+            exception.ServerReadOnly(reason='failover'),
+            exception.StatementInterrupted(reason='killed'),
+            exception.PoolTimeout(timeout=30, held=55),
+            exception.CommitUnknown(
+                function='service_heartbeat', operation='x', known='lost'
+            ),
+        ]
+
+        def heartbeat(*args: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return beat(*args)
+
+        self.useFixture(
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.api.service_heartbeat', heartbeat
+            )
+        )
+        self.start()
+        self.wait_for(lambda: self.errors or not failures)
+        self.assertEqual([], self.errors)
+        self.wait_for_a_beat()
+
+    def test_it_purges_operations_that_are_past_their_lifetime(self) -> None:
+        count = sa.text('SELECT COUNT(*) FROM operations')
+        bind = self.database.engine()
+        with bind.begin() as connection:
+            connection.execute(
+                sa.text(
+                    'INSERT INTO operations (id, attempt, created_at) '
+                    "VALUES ('old', 0, '2001-01-01 00:00:00.000000')"
+                )
+            )
+
+        def is_empty() -> bool:
+            with bind.begin() as connection:
+                return not connection.scalar(count)
+
+        self.start()
+        self.wait_for(is_empty)
+
+    def test_a_database_that_is_not_there_at_the_start_is_an_error(
+        self,
+    ) -> None:
+        self.database.configure(
+            connection='mysql+pymysql://nobody@127.0.0.1:1/x',
+            db_max_retries=0,
+        )
+        self.start()
+        self.end()
+        (error,) = self.errors
+        self.assertIsInstance(error, db_exception.DBConnectionError)
+
+
+class TestProgram(AgentTestCase):
+    def launch(
+        self, *arguments: str, connection: str | None = None
+    ) -> 'subprocess.Popen[str]':
+        """Start the agent as a process of its own."""
+        path = pathlib.Path(self.directory, 'myservice.conf')
+        path.write_text(
+            f'[database]\nconnection = {connection or self.url}\n'
+            'db_max_retries = 0\n[service]\nreport_interval = 0.1\n'
+        )
+        process = subprocess.Popen(
+            [
+                *(sys.executable, '-m', 'myservice.cmd.agent'),
+                *('--config-file', str(path), '--host', IDENTITY['host']),
+                *('--binary', IDENTITY['binary'], *arguments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_it_registers_beats_and_exits_0_on_a_signal(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process = self.launch(
+                '--topic', 'work', '--availability_zone', 'west'
+            )
+            self.wait_for_a_beat()
+            self.wait_for_a_beat()
+            service = self.get()
+            self.assertEqual('work', service.topic)
+            self.assertEqual('west', service.availability_zone)
+            process.send_signal(number)
+            self.assertEqual(0, process.wait(5))
+
+    def test_it_exits_1_when_its_service_is_destroyed(self) -> None:
+        process = self.launch()
+        self.wait_for_a_beat()
+        service_id = self.get().id
+        db.api.service_destroy(self.context, service_id)
+        self.assertEqual(1, process.wait(5))
+        self.assert_last_line(
+            process,
+            f'myservice-agent: Service {service_id} could not be found.',
+        )
+
+    def test_it_exits_2_on_a_wrong_url(self) -> None:
+        for url, line in (
+            (
+                'nonsense',
+                'myservice-agent: Invalid input for [database] connection:',
+            ),
+            (
+                'mysql+pymysql://nobody@127.0.0.1:1/x',
+                'myservice-agent: the database cannot be used: (pymysql',
+            ),
+        ):
+            process = self.launch(connection=url)
+            self.assertEqual(2, process.wait(10))
+            self.assert_last_line(process, line)
+
+    def test_it_exits_2_on_a_database_without_tables(self) -> None:
+        process = self.launch(connection=f'sqlite:///{self.directory}/none')
+        self.assertEqual(2, process.wait(10))
+        self.assert_last_line(
+            process, 'myservice-agent: the database cannot be used:'
+        )
+
+    def assert_last_line(
+        self, process: 'subprocess.Popen[str]', start: str
+    ) -> None:
+        """Check that stderr ends in one line, which is not a traceback's."""
+        assert process.stderr is not None
+        lines = process.stderr.read().splitlines()
+        self.assertEqual(start, lines[-1][: len(start)])
+        self.assertNotIn('Traceback', '\n'.join(lines))
+        told = [line for line in lines if line.startswith('myservice-agent')]
+        self.assertEqual(1, len(told), lines)
