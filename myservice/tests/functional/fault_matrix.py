@@ -161,7 +161,7 @@ def _difference(before: Any, after: Any) -> tuple[Any, ...]:
             if name not in ('id', 'updated_at')
         }
 
-    changes = []
+    changes: list[tuple[Any, ...]] = []
     for table, rows in after.items():
         for row_id, row in rows.items():
             old = before[table].get(row_id)

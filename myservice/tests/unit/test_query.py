@@ -28,7 +28,7 @@ DIRECTIONS = (
 
 def make_services(connection: sa.Connection, count: int) -> None:
     """Insert services with many equal values, and NULL where it can be."""
-    chance = random.Random(count)  # noqa: S311
+    chance = random.Random(count)
     start = datetime.datetime(2026, 1, 1)
 
     def moment() -> datetime.datetime:

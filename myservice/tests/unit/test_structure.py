@@ -221,5 +221,5 @@ class TestErrors(base.TestCase):
 
     def test_each_survives_being_sent_to_another_process(self) -> None:
         error = exception.ServiceExists(host='h', binary='b')
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+        copy = pickle.loads(pickle.dumps(error))
         self.assertEqual((str(error), 'h'), (str(copy), copy.host))
