@@ -14,6 +14,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
+from myservice.db import retry
 from myservice.tests import factories
 from myservice.tests import servers
 from myservice.tests.functional import base
@@ -71,6 +72,31 @@ class OuterAndInner(base.ServerTestCase):
             db.api.run_in_transaction(self.context, self.work, meet)
         self.assertEqual(2, self.attempts)
         self.assertEqual((1, 1), self.versions())
+
+    def check_old_snapshot(self, kind: type[Exception]) -> None:
+        """The layer's own transactions are READ COMMITTED and see no such
+        thing; one that somebody opens at REPEATABLE READ does."""
+        level = {'isolation_level': 'REPEATABLE READ'}
+
+        def with_snapshot(ctx: context.RequestContext) -> None:
+            with db.api.transaction(ctx) as session:
+                session.connection(execution_options=level)
+                session.execute(sa.select(SERVICES)).all()
+                self.work(ctx, self.change_b)
+
+        self.assertRaises(kind, with_snapshot, self.context)
+        self.assertEqual((0, 50), self.versions())
+        self.attempts = 0
+        before = db.api.statistics().retries.get(kind.__name__, 0)
+        retry.retry_on_failure(with_snapshot)(self.context)
+        self.assertEqual((2, (1, 1)), (self.attempts, self.versions()))
+        self.assertEqual(
+            before + 1, db.api.statistics().retries[kind.__name__]
+        )
+
+    def change_b(self) -> None:
+        with self.database.engine().begin() as other:
+            other.execute(set_version(self.b.id, 50))
 
     @contextlib.contextmanager
     def deadlock(self) -> Iterator[Any]:
@@ -196,29 +222,7 @@ class TestMariaDBSnapshotIsolation(OuterAndInner):
     }
 
     def test_record_has_changed_1020(self) -> None:
-        """The layer's transactions are READ COMMITTED and do not meet 1020;
-        one that was opened by hand at REPEATABLE READ does."""
-        attempts = []
-
-        def body(ctx: context.RequestContext) -> None:
-            with db.api.transaction(ctx) as session:
-                attempts.append(1)
-                if len(attempts) == 1:
-                    # The snapshot of this attempt is an old one.
-                    session.commit_now = None
-                    session.connection().exec_driver_sql('COMMIT')
-                    session.connection().exec_driver_sql(
-                        'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ'
-                    )
-                    session.execute(sa.select(SERVICES)).all()
-                    other = context.get_admin_context()
-                    db.api.service_update(other, self.b.id, {'topic': 'new'})
-                db.api.service_update(ctx, self.a.id, {'version': 1})
-                db.api.service_update(ctx, self.b.id, {'version': 1})
-
-        db.api.run_in_transaction(self.context, body)
-        self.assertEqual((2, (1, 1)), (len(attempts), self.versions()))
-        self.assertEqual(1, db.api.statistics().retries['DBConsistencyError'])
+        self.check_old_snapshot(db_exception.DBConsistencyError)
 
     def test_deadlock_1213(self) -> None:
         self.check_all_or_nothing(self.deadlock)
@@ -235,24 +239,7 @@ class TestPostgreSQL(OuterAndInner):
         self.check_all_or_nothing(self.long_lock)
 
     def test_serialization_failure_40001(self) -> None:
-        attempts = []
-
-        def body(ctx: context.RequestContext) -> None:
-            attempts.append(1)
-            with db.api.transaction(ctx) as session:
-                if len(attempts) == 1:
-                    session.connection().exec_driver_sql('COMMIT')
-                    session.connection().exec_driver_sql(
-                        'BEGIN ISOLATION LEVEL REPEATABLE READ'
-                    )
-                    session.execute(sa.select(SERVICES)).all()
-                    other = context.get_admin_context()
-                    db.api.service_update(other, self.b.id, {'topic': 'new'})
-                db.api.service_update(ctx, self.a.id, {'version': 1})
-                db.api.service_update(ctx, self.b.id, {'version': 1})
-
-        db.api.run_in_transaction(self.context, body)
-        self.assertEqual((2, (1, 1)), (len(attempts), self.versions()))
+        self.check_old_snapshot(db_exception.DBDeadlock)
 
     def test_a_swallowed_error_is_no_silent_rollback(self) -> None:
         """PostgreSQL answers ROLLBACK to such a COMMIT, and no error."""

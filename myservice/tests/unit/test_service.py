@@ -105,9 +105,27 @@ class TestCreateAndGet(ServiceTestCase):
         factories.create_service(host='h1', binary='a')
 
     def test_identity_is_compared_exactly(self) -> None:
-        for host in ('h1', 'H1', 'h1 ', 'h_', 'h%', 'ｈ1', 'hé', 'he\u0301'):
+        for host in (
+            'h1',
+            'H1',
+            'h1 ',
+            'h_',
+            'h%',
+            '\uff481',
+            'hé',
+            'he\u0301',
+        ):
             factories.create_service(host=host, binary='a')
-        for host in ('h1', 'H1', 'h1 ', 'h_', 'h%', 'ｈ1', 'hé', 'he\u0301'):
+        for host in (
+            'h1',
+            'H1',
+            'h1 ',
+            'h_',
+            'h%',
+            '\uff481',
+            'hé',
+            'he\u0301',
+        ):
             found = db.api.service_get_by_host_and_binary(
                 self.context, host, 'a'
             )
