@@ -140,6 +140,14 @@ def is_lost(error: Exception) -> bool:
     )
 
 
+def has_ended_transaction(error: BaseException) -> bool:
+    """Return whether an error has rolled back the whole transaction.
+
+    A deadlock or a conflict has; to have waited too long for a lock has not.
+    """
+    return _code(error.__cause__) in _ENDED
+
+
 def commit_unknown(error: BaseException) -> exception.CommitUnknown:
     """Return the error for a call whose last command was lost.
 

@@ -17,6 +17,7 @@ waits until the server has decided that. Then
   it is there, the call was done; if not, nobody can tell: ``CommitUnknown``.
 """
 
+import collections
 import functools
 import inspect
 import itertools
@@ -39,6 +40,7 @@ from myservice.db import errors
 from myservice.db import models
 from myservice.db import operation
 from myservice.db import statistics
+from myservice.db import turn
 from myservice.db.session import get_session
 from myservice.db.session import open_transaction
 from myservice.db.session import transaction
@@ -177,6 +179,12 @@ def atomic(function: F) -> F:
     return cast(F, call)
 
 
+# Calls of the same function are those that are likely to collide.
+_collisions: collections.defaultdict[str, turn.Collisions] = (
+    collections.defaultdict(turn.Collisions)
+)
+
+
 class _Attempts:
     """One call and its attempts.
 
@@ -205,7 +213,7 @@ class _Attempts:
         try:
             for number in itertools.count(1):
                 try:
-                    result = self._attempt_or_trace()
+                    result = self._in_turn()
                 except errors.TRANSIENT as error:
                     self._wait_or_give_up(number, error)
                 except exception.CommitUnknown as error:
@@ -223,6 +231,17 @@ class _Attempts:
                     return result
         finally:
             operation.CURRENT.reset(token)
+
+    def _in_turn(self) -> Any:
+        collisions = _collisions[self._operation.function]
+        with collisions.avoided():
+            started = time.monotonic()
+            try:
+                return self._attempt_or_trace()
+            except db_exception.DBDeadlock as error:
+                if errors.has_ended_transaction(error):
+                    collisions.note(time.monotonic() - started)
+                raise
 
     def _attempt_or_trace(self) -> Any:
         try:

@@ -145,7 +145,8 @@ class MariaDB(Server):
 
     def command(self) -> list[str]:
         settings = {
-            'innodb_flush_log_at_trx_commit': 0,
+            # Without fsync, but what was committed survives a kill.
+            'innodb_flush_log_at_trx_commit': 2,
             'innodb_buffer_pool_size': '64M',
             'max_connections': 500,
             **self.settings,

@@ -1,4 +1,4 @@
-"""Every public writing function × every fault × every server.
+"""Every public writing function times every fault times every server.
 
 Each cell makes an example call and lets one fault happen at one of the
 commands that the call sends, for each of them in turn. What is then in the
