@@ -15,13 +15,10 @@ decided here but in retry.py.
 
 import asyncio
 import contextlib
-import functools
-import re
 import threading
 from collections.abc import Iterator
 from typing import Any
 from typing import Protocol
-from typing import Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -30,8 +27,12 @@ from sqlalchemy import orm
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import engine
+from myservice.db import engine_plugin
 from myservice.db import errors
 from myservice.db import operation
+from myservice.db import statements
+from myservice.db.engine_plugin import Form
+from myservice.db.light_session import LightSession
 from myservice.db.operation import Operation
 
 
@@ -100,113 +101,20 @@ def _collect_failures(
     session: Session, _: Any, connection: sa.Connection
 ) -> None:
     session.connection_in_use = connection
-    connection.info[engine.FAILURES] = session.failures
+    connection.info[engine_plugin.FAILURES] = session.failures
 
 
 @event.listens_for(Session, 'do_orm_execute')
 def _refuse_writes(state: orm.ORMExecuteState) -> None:
     session = state.session
     if isinstance(session, Session) and session.read_only:
-        _refuse_if_write(state.statement)
+        statements.refuse_write(state.statement)
 
 
 @event.listens_for(Session, 'before_flush')
 def _refuse_flush(session: Session, *_: Any) -> None:
     if session.read_only:
         raise exception.WriteInReadOnly(statement='flush of changed objects')
-
-
-class LightSession:
-    """Executes on one connection of the AUTOCOMMIT engine.
-
-    It has no unit of work and no identity map: the result of a select is rows
-    of columns, also where it names a model.
-
-    :param engine: an engine whose connections are in AUTOCOMMIT
-    :param writes: how many statements of a block may write
-    """
-
-    __slots__ = ('_connection', '_depth', '_engine', '_writes', '_written')
-
-    def __init__(self, engine: sa.Engine, writes: int) -> None:
-        self._engine = engine
-        self._writes = writes
-        self._written = 0
-        self._depth = 0
-        self._connection: sa.Connection | None = None
-
-    @property
-    def operation(self) -> Operation:
-        """The operation of the call that the session works for."""
-        return operation.current()
-
-    def begin(self) -> Self:
-        """Return the block in which the session has a connection."""
-        return self
-
-    def __enter__(self) -> Self:
-        if self._depth == 0:
-            self._connection = self._engine.connect()
-            self._written = 0
-        self._depth += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self.close()
-
-    def close(self) -> None:
-        """Give the connection back."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def locks(self) -> bool:
-        """Return False: each statement is a transaction of its own."""
-        return False
-
-    def execute(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement.
-
-        :param statement: an executable of SQLAlchemy
-        :param params: its parameters, a dict
-        :returns: SQLAlchemy's result
-        :raises WriteInReadOnly: a write in a session that only reads
-        :raises SecondWriteInAutocommit: a second write in a block
-        :raises SessionNotBegun: outside of ``with session.begin():``
-        :raises CommitUnknown: the connection was lost during a write
-        """
-        if self._connection is None:
-            raise exception.SessionNotBegun()
-        writes = _writes(statement)
-        done = self._written
-        if writes:
-            self._count_write(statement, params)
-        try:
-            return self._connection.execute(statement, params)
-        except errors.TRANSIENT as error:
-            # A write commits by itself: to lose its reply is to lose that of
-            # a COMMIT, and once it is done no error may say that it is not.
-            if done or (writes and errors.is_lost(error)):
-                raise errors.commit_unknown(error) from error
-            raise
-
-    def _count_write(self, statement: Any, params: Any) -> None:
-        if not self._writes:
-            raise exception.WriteInReadOnly(statement=str(statement))
-        # A list of parameters is a statement for each in most drivers.
-        self._written += len(params) if isinstance(params, list) else 1
-        if self._written > self._writes:
-            raise exception.SecondWriteInAutocommit(statement=str(statement))
-
-    def scalars(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement and return the first column of its rows."""
-        return self.execute(statement, params).scalars()
-
-    def scalar(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement and return the first column of one row."""
-        return self.execute(statement, params).scalar()
 
 
 class Transaction:
@@ -324,7 +232,7 @@ def transaction(
         with outer.in_use() as session:
             yield session
         return
-    form: engine.Form = 'snapshot' if read_only else 'transaction'
+    form: Form = 'snapshot' if read_only else 'transaction'
     bind = engine.get_engines().get_engine(form)
     if outer is not None and bind.dialect.name == 'sqlite':
         if not (read_only or outer.session.read_only):
@@ -411,27 +319,3 @@ def _in_use(
         )
 
     return exception.TransactionInUse(owner=name(owner), caller=name(caller))
-
-
-_QUOTED = re.compile(r"'[^']*'")
-_READS = re.compile(r'[\s(]*(select|values|show|desc|describe|with)\b', re.I)
-_WRITES = re.compile(
-    r'\b(insert|(?<!for )update|delete|merge|into)\b|;\s*\S', re.I
-)
-
-
-def _refuse_if_write(statement: Any) -> None:
-    if _writes(statement):
-        raise exception.WriteInReadOnly(statement=str(statement))
-
-
-@functools.lru_cache(maxsize=1000)
-def _writes(statement: Any) -> bool:
-    if isinstance(statement, sa.TextClause):
-        text = _QUOTED.sub("''", statement.text)
-        return not _READS.match(text) or bool(_WRITES.search(text))
-    if not getattr(statement, 'is_select', False):
-        return True
-    # PostgreSQL lets a CTE of a SELECT write.
-    parts = sa.sql.visitors.iterate(statement)
-    return any(getattr(part, 'is_dml', False) for part in parts)

@@ -23,6 +23,7 @@ from oslo_config import cfg
 from myservice import conf as options
 from myservice import db
 from myservice.db import engine
+from myservice.db import engine_plugin
 from myservice.db import models
 from myservice.tests import servers
 
@@ -56,7 +57,7 @@ class Database(fixtures.Fixture):
             self.conf.set_override(name, value, group='database')
         db.api.configure(self.conf)
 
-    def engine(self, form: engine.Form = 'transaction') -> sa.Engine:
+    def engine(self, form: engine_plugin.Form = 'transaction') -> sa.Engine:
         """Return the engine of a form."""
         return engine.get_engines().get_engine(form)
 

@@ -21,6 +21,7 @@ from myservice import db
 from myservice import exception
 from myservice.db import engine
 from myservice.db import models
+from myservice.db.engine_plugin import Form
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
@@ -34,22 +35,26 @@ SERVER_URLS = {
     'mysql': 'mysql+pymysql://nobody@127.0.0.1:{}/nothing',
     'postgresql': 'postgresql+psycopg://nobody@127.0.0.1:{}/nothing',
 }
-FORMS: tuple[engine.Form, ...] = ('transaction', 'autocommit', 'snapshot')
+FORMS: tuple[Form, ...] = (
+    'transaction',
+    'autocommit',
+    'snapshot',
+)
 
 
 class EngineTestCase(base.DatabaseTestCase):
-    def connect(self, form: engine.Form = 'transaction') -> sa.Connection:
+    def connect(self, form: Form = 'transaction') -> sa.Connection:
         """Take a connection for the rest of the test, or until closed."""
         connection = self.database.engine(form).connect()
         self.addCleanup(connection.close)
         return connection
 
-    def driver(self, form: engine.Form = 'transaction') -> Any:
+    def driver(self, form: Form = 'transaction') -> Any:
         """Return the driver's connection that the next caller will get."""
         with self.database.engine(form).connect() as connection:
             return connection.connection.driver_connection
 
-    def read(self, sql: str, form: engine.Form = 'transaction') -> Any:
+    def read(self, sql: str, form: Form = 'transaction') -> Any:
         """Return the one value of a SELECT or PRAGMA."""
         with self.database.engine(form).connect() as connection:
             return connection.execute(sa.text(sql)).scalar()
@@ -300,7 +305,9 @@ class TestPing(EngineTestCase):
             monotonic=lambda: self.now, sleep=time.sleep
         )
         self.useFixture(
-            plain_fixtures.MonkeyPatch('myservice.db.engine.time', clock)
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.engine_plugin.time', clock
+            )
         )
 
     def sent_after_idling(self, seconds: float) -> list[str]:

@@ -1,0 +1,295 @@
+"""How an engine is shaped, by public hooks of SQLAlchemy.
+
+``EnginePlugin`` is loaded by the URL parameter ``plugin=myservice``, which
+engine.py adds. It puts right what the defaults of oslo.db and SQLAlchemy cost:
+pings, double rollbacks, connections that are not pooled.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+from typing import Literal
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+from sqlalchemy import event
+from sqlalchemy import exc
+from sqlalchemy import pool
+from sqlalchemy.engine import CreateEnginePlugin
+
+from myservice import exception
+from myservice.db import errors
+from myservice.db import turn
+
+# What an engine is for: transactions; writes that are one statement; reads;
+# read-only transactions.
+Form = Literal['transaction', 'autocommit', 'read', 'snapshot']
+
+# Marks in the ``info`` of a connection.
+_STATE = 'myservice.state'
+_OPEN, _COMMITTING, _ENDED = 'open', 'committing', 'ended'
+_HAS_TURN = 'myservice.has_turn'
+_RETURNED_AT = 'myservice.returned_at'
+
+# oslo.db's own: its listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT
+# too, unless it finds this mark, so ours, which runs first, always leaves it.
+_OSLO_DB_HAS_BEGUN = 'in_transaction'
+
+# The list, in the ``info`` of a connection, that a session wants the errors
+# of its statements in.
+FAILURES = 'myservice.failures'
+
+# A parameter of the URL, and an execution option.
+FORM = 'myservice_form'
+
+# What SQLite is told for each form: there, a form is no mode of a connection,
+# so one engine serves them all. A deferred transaction that reads first and
+# then writes would fail at once if another one wrote in between.
+_SQLITE_BEGIN = {
+    'transaction': 'BEGIN IMMEDIATE',
+    'snapshot': 'BEGIN',
+    'autocommit': '',
+    'read': '',
+}
+_SQLITE_WRITES = ('transaction', 'autocommit')
+
+_ISOLATION = {
+    'transaction': 'READ COMMITTED',
+    'autocommit': 'AUTOCOMMIT',
+    'snapshot': 'REPEATABLE READ',
+}
+
+
+class Pool(pool.QueuePool):
+    """SQLAlchemy's pool, whose timeout says how many connections are held."""
+
+    def connect(self) -> pool.PoolProxiedConnection:
+        """Check out a connection.
+
+        :raises PoolTimeout: when none became free
+        """
+        try:
+            return super().connect()
+        except exc.TimeoutError as error:
+            raise exception.PoolTimeout(
+                timeout=self.timeout(), held=self.checkedout()
+            ) from error
+
+
+class EnginePlugin(CreateEnginePlugin):
+    """Shapes an engine, by public hooks of SQLAlchemy, as it is created."""
+
+    OPTIONS = (
+        'ping_after_idle',
+        'connect_timeout',
+        'read_timeout',
+        'sqlite_busy_timeout',
+        'max_pool_size',
+        'max_overflow',
+        'pool_timeout',
+    )
+
+    def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        self._query = url.query
+        self._form = str(url.query[FORM])
+        kwargs['execution_options'] = {FORM: self._form}
+        self._busy_timeout = self._option('sqlite_busy_timeout')
+        self._turns = turn.Turns()
+        # One ping before each call would be a third of its round trips.
+        kwargs['pool_pre_ping'] = False
+        # We know better when a ROLLBACK is due: see _roll_back_if_open.
+        kwargs['pool_reset_on_return'] = None
+        kwargs['poolclass'] = Pool
+        shape = {
+            'mysql': self._shape_mysql,
+            'postgresql': self._shape_postgresql,
+            'sqlite': self._shape_sqlite,
+        }.get(url.get_backend_name())
+        if shape is not None:
+            shape(url, kwargs)
+
+    def update_url(self, url: sa.URL) -> sa.URL:
+        """Take our parameters out of the URL; the driver knows none."""
+        return url.difference_update_query(
+            [FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
+        )
+
+    def engine_created(self, engine: sa.Engine) -> None:
+        """Listen to the events by which we do less than the defaults."""
+        event.listen(engine, 'handle_error', _translate_error)
+        if self._form != 'autocommit':
+            event.listen(engine, 'begin', _mark_open)
+            event.listen(engine, 'commit', _mark_committing)
+            event.listen(engine, 'rollback', _mark_ended)
+            event.listen(engine, 'reset', _roll_back_if_open)
+        if engine.dialect.name == 'sqlite':
+            event.listen(engine, 'begin', self._begin_sqlite)
+            event.listen(engine, 'checkin', self._end_turn)
+            event.listen(engine, 'connect', self._use_write_ahead_log)
+        else:
+            event.listen(engine, 'checkin', _note_time)
+            event.listen(engine, 'checkout', self._ping_if_idle(engine))
+
+    def _option(self, name: str) -> float:
+        return float(str(self._query[f'myservice_{name}']))
+
+    def _shape_server(self, kwargs: dict[str, Any]) -> None:
+        # The connection used last is the likeliest to be alive; the others
+        # get old, and are pinged, only when they are needed.
+        kwargs['pool_use_lifo'] = True
+        kwargs['isolation_level'] = _ISOLATION[self._form]
+        if self._form == 'autocommit':
+            kwargs['skip_autocommit_rollback'] = True
+
+    def _shape_mysql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        self._shape_server(kwargs)
+        arguments = kwargs.setdefault('connect_args', {})
+        # oslo.db's "utf8" is MySQL's name for the part of UTF-8 that has no
+        # emoji. It looks at the URL; so must we, or we would overrule it.
+        if 'charset' not in url.query:
+            arguments['charset'] = 'utf8mb4'
+        # PyMySQL waits for ever by default, and its connect timeout does
+        # not cover the handshake: a paused server would hold the caller.
+        for name, option in (
+            ('connect_timeout', 'connect_timeout'),
+            ('read_timeout', 'read_timeout'),
+            ('write_timeout', 'read_timeout'),
+        ):
+            if name not in url.query:
+                arguments[name] = int(self._option(option))
+
+    def _shape_postgresql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        self._shape_server(kwargs)
+        arguments = kwargs.setdefault('connect_args', {})
+        if 'connect_timeout' not in url.query:
+            arguments['connect_timeout'] = int(self._option('connect_timeout'))
+        # libpq has no read timeout; this one notices a dead host, in
+        # milliseconds, but not a server that is alive and paused.
+        if 'tcp_user_timeout' not in url.query:
+            arguments['tcp_user_timeout'] = int(
+                self._option('read_timeout') * 1000
+            )
+
+    def _shape_sqlite(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        arguments = kwargs.setdefault('connect_args', {})
+        arguments['check_same_thread'] = False
+        if 'timeout' in url.query:
+            self._busy_timeout = float(str(url.query['timeout']))
+        arguments['timeout'] = self._busy_timeout
+        # oslo.db has given no sizes: it would open the file at each call.
+        if _is_in_memory(url):
+            # The connection is the database: there is one, it is lent to one
+            # caller at a time, and it is never replaced.
+            kwargs['pool_size'] = 1
+            kwargs['max_overflow'] = 0
+            kwargs['pool_recycle'] = -1
+        else:
+            kwargs['pool_use_lifo'] = True
+            kwargs['pool_size'] = int(self._option('max_pool_size'))
+            kwargs['max_overflow'] = int(self._option('max_overflow'))
+        if 'myservice_pool_timeout' in self._query:
+            kwargs['pool_timeout'] = self._option('pool_timeout')
+
+    def _ping_if_idle(self, engine: sa.Engine) -> Callable[..., None]:
+        longest = self._option('ping_after_idle')
+
+        def ping_if_idle(dbapi_connection: Any, record: Any, _: Any) -> None:
+            returned_at = record.info.get(_RETURNED_AT)
+            if returned_at is None or time.monotonic() - returned_at < longest:
+                return
+            try:
+                engine.dialect.do_ping(dbapi_connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                # What killed this connection (a restart, a failover) has
+                # most likely killed the other idle ones too.
+                raise exc.InvalidatePoolError() from error
+
+        return ping_if_idle
+
+    def _begin_sqlite(self, connection: sa.Connection) -> None:
+        form = connection.get_execution_options()[FORM]
+        if form in _SQLITE_WRITES and not connection.info.get(_HAS_TURN):
+            # SQLite would let them wait, too, but not in any order.
+            if not self._turns.take(self._busy_timeout):
+                raise db_exception.DBDeadlock('database is locked')
+            connection.info[_HAS_TURN] = True
+        if _SQLITE_BEGIN[form]:
+            connection.exec_driver_sql(_SQLITE_BEGIN[form])
+        connection.info[_OSLO_DB_HAS_BEGUN] = True
+
+    def _end_turn(self, dbapi_connection: Any, record: Any) -> None:
+        if record.info.pop(_HAS_TURN, False):
+            self._turns.end()
+
+    def _use_write_ahead_log(self, dbapi_connection: Any, _: Any) -> None:
+        # Readers do not wait for the writer, nor he for them. The file keeps
+        # the mode, so only the first connection ever changes it; while it
+        # does, SQLite tells others "locked" without heeding their timeout.
+        give_up = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                dbapi_connection.execute('PRAGMA journal_mode = WAL')
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.01)
+
+
+def _is_in_memory(url: sa.URL) -> bool:
+    return url.database in (None, '', ':memory:')
+
+
+def _note_time(dbapi_connection: Any, record: Any) -> None:
+    record.info[_RETURNED_AT] = time.monotonic()
+
+
+# SQLAlchemy rolls back at every return to the pool, after a COMMIT too. Here
+# a connection that comes back with its transaction ended sends nothing. The
+# server's own status flags would not do: PyMySQL does not refresh them after
+# a SELECT, nor after an error.
+
+
+def _mark_open(connection: sa.Connection) -> None:
+    connection.info[_STATE] = _OPEN
+
+
+def _mark_committing(connection: sa.Connection) -> None:
+    connection.info[_STATE] = _COMMITTING
+
+
+def _mark_ended(connection: sa.Connection) -> None:
+    # To look at the info of an invalidated connection would reconnect.
+    if not connection.invalidated:
+        connection.info[_STATE] = _ENDED
+
+
+def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
+    if state.terminate_only or record.info.get(_STATE) != _OPEN:
+        return
+    if not state.transaction_was_reset:
+        dbapi_connection.rollback()
+    record.info[_STATE] = _ENDED
+
+
+def _translate_error(context: Any) -> None:
+    connection = context.connection
+    if not connection or connection.closed or connection.invalidated:
+        errors.translate(context)
+        return
+    # COMMIT and ROLLBACK are no statements to SQLAlchemy.
+    committing = (
+        context.statement is None
+        and connection.info.get(_STATE) == _COMMITTING
+    )
+    if _STATE in connection.info:
+        connection.info[_STATE] = _OPEN
+    try:
+        errors.translate(context)
+    except Exception as error:
+        connection.info.get(FAILURES, []).append(error)
+        if committing and errors.is_lost(error):
+            raise errors.commit_unknown(error) from error
+        raise

@@ -1,0 +1,105 @@
+"""The light session: for reads, and for a write that is one statement."""
+
+from typing import Any
+from typing import Self
+
+import sqlalchemy as sa
+
+from myservice import exception
+from myservice.db import errors
+from myservice.db import operation
+from myservice.db import statements
+from myservice.db.operation import Operation
+
+
+class LightSession:
+    """Executes on one connection of the AUTOCOMMIT engine.
+
+    It has no unit of work and no identity map: the result of a select is rows
+    of columns, also where it names a model.
+
+    :param engine: an engine whose connections are in AUTOCOMMIT
+    :param writes: how many statements of a block may write
+    """
+
+    __slots__ = ('_connection', '_depth', '_engine', '_writes', '_written')
+
+    def __init__(self, engine: sa.Engine, writes: int) -> None:
+        self._engine = engine
+        self._writes = writes
+        self._written = 0
+        self._depth = 0
+        self._connection: sa.Connection | None = None
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the call that the session works for."""
+        return operation.current()
+
+    def begin(self) -> Self:
+        """Return the block in which the session has a connection."""
+        return self
+
+    def __enter__(self) -> Self:
+        if self._depth == 0:
+            self._connection = self._engine.connect()
+            self._written = 0
+        self._depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def locks(self) -> bool:
+        """Return False: each statement is a transaction of its own."""
+        return False
+
+    def execute(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement.
+
+        :param statement: an executable of SQLAlchemy
+        :param params: its parameters, a dict
+        :returns: SQLAlchemy's result
+        :raises WriteInReadOnly: a write in a session that only reads
+        :raises SecondWriteInAutocommit: a second write in a block
+        :raises SessionNotBegun: outside of ``with session.begin():``
+        :raises CommitUnknown: the connection was lost during a write
+        """
+        if self._connection is None:
+            raise exception.SessionNotBegun()
+        writes = statements.writes(statement)
+        done = self._written
+        if writes:
+            self._count_write(statement, params)
+        try:
+            return self._connection.execute(statement, params)
+        except errors.TRANSIENT as error:
+            # A write commits by itself: to lose its reply is to lose that of
+            # a COMMIT, and once it is done no error may say that it is not.
+            if done or (writes and errors.is_lost(error)):
+                raise errors.commit_unknown(error) from error
+            raise
+
+    def _count_write(self, statement: Any, params: Any) -> None:
+        if not self._writes:
+            statements.refuse_write(statement)
+        # A list of parameters is a statement for each in most drivers.
+        self._written += len(params) if isinstance(params, list) else 1
+        if self._written > self._writes:
+            raise exception.SecondWriteInAutocommit(statement=str(statement))
+
+    def scalars(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return the first column of its rows."""
+        return self.execute(statement, params).scalars()
+
+    def scalar(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return the first column of one row."""
+        return self.execute(statement, params).scalar()
