@@ -146,6 +146,12 @@ class TransactionDoomed(MyServiceError):
     reason: str
 
 
+class PartRolledBack(MyServiceError):
+    """A part of a shared transaction called ``session.rollback()``."""
+
+    message = 'A part of it asked for a rollback.'
+
+
 class NoTransaction(SessionMisuse):
     """A savepoint was asked for where there is no transaction."""
 

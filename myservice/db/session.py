@@ -86,6 +86,13 @@ class Session(orm.Session):
         else:
             super().commit()
 
+    def rollback(self) -> None:
+        """Roll back; while it is shared, doom it: the owner rolls back."""
+        if self.shared_by is not None:
+            self.failures.append(exception.PartRolledBack())
+        else:
+            super().rollback()
+
     def close(self) -> None:
         """Give everything back; while it is shared, that is the owner's."""
         if self.shared_by is None:

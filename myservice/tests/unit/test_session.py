@@ -227,6 +227,22 @@ class TestSevenLineScope(SessionTestCase):
         self.assertRaises(ValueError, outer)
         self.assertEqual(0, self.count())
 
+    def test_inside_a_transaction_its_rollback_dooms_the_whole(self) -> None:
+        class Fails:
+            def go(self, session: Any) -> None:
+                raise ValueError
+
+        def outer() -> None:
+            with db.api.transaction(self.context):
+                self.run_things(ThingOne(), ctx=self.context)
+                self.assertRaises(
+                    ValueError, self.run_things, Fails(), ctx=self.context
+                )
+
+        error = self.assertRaises(exception.TransactionDoomed, outer)
+        self.assertIn('rollback', error.reason)
+        self.assertEqual(0, self.count())
+
     def test_the_outermost_transaction_owns_the_commit(self) -> None:
         with db.api.transaction(self.context) as session:
             ThingOne().go(session)
