@@ -42,9 +42,12 @@ class Server(fixtures.Fixture):
         self.process: subprocess.Popen[bytes] | None = None
 
     def _setUp(self) -> None:
-        # Not TempDir of fixtures: its directories are closed to the account
-        # that PostgreSQL runs under.
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix='myservice-'))
+        # Not inside of a directory that a test has made for itself: those
+        # are closed to the account that PostgreSQL runs under.
+        top = os.environ.get('TMPDIR', '/tmp')
+        self.directory = pathlib.Path(
+            tempfile.mkdtemp(prefix='myservice-', dir=top)
+        )
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.port = _free_port()
         self.initialise()
