@@ -1,0 +1,144 @@
+"""COMMITs whose reply is lost, one by one; SQLite has no wire to lose them."""
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from myservice import context
+from myservice import db
+from myservice import exception
+from myservice.db import models
+from myservice.tests import base
+from myservice.tests import factories
+from myservice.tests import proxy
+
+SERVICES = models.Service.__table__
+
+
+class TestLostCommit(base.DatabaseTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        if self.backend == 'sqlite':
+            self.skipTest('nothing travels')
+        self.direct = sa.create_engine(
+            self.database.connection, poolclass=sa.NullPool
+        )
+        self.between = self.use_proxy()
+        for form in ('transaction', 'autocommit'):
+            self.database.engine(form).connect().close()
+        self.before = db.api.statistics()
+
+    def lose(
+        self,
+        what: str,
+        action: proxy.Action,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Lose the first command that is of a kind, or begins like this."""
+        left = [1]
+
+        def decide(command: proxy.Command) -> proxy.Action | None:
+            hit = command.kind == what or command.sql.startswith(what)
+            if not hit or not left:
+                return None
+            left.clear()
+            meanwhile()
+            return action
+
+        self.between.decide = decide
+
+    def doubts(self) -> tuple[int, int]:
+        after = db.api.statistics()
+        return (
+            after.in_doubt_resolved - self.before.in_doubt_resolved,
+            after.in_doubt_unresolved - self.before.in_doubt_unresolved,
+        )
+
+    def test_a_create_finds_its_own_row(self) -> None:
+        self.lose('INSERT INTO services', proxy.DropAfter())
+        made = factories.create_service(host='h', binary='b')
+        rows = db.api.service_get_all(self.context)
+        self.assertEqual([made], rows)
+        self.assertEqual((1, 0), self.doubts())
+
+    def test_a_destroy_finds_its_own_mark(self) -> None:
+        made = factories.create_service()
+        self.lose('commit', proxy.DropAfter())
+        db.api.service_destroy(self.context, made.id)
+        self.assertEqual((1, 0), self.doubts())
+        self.assertEqual([], db.api.service_get_all(self.context))
+
+    def test_a_destroy_that_never_arrived_is_done_again(self) -> None:
+        made = factories.create_service()
+        self.lose('commit', proxy.DropBefore())
+        db.api.service_destroy(self.context, made.id)
+        self.assertEqual((1, 0), self.doubts())
+        self.assertEqual([], db.api.service_get_all(self.context))
+
+    def test_who_cannot_tell_says_so(self) -> None:
+        made = factories.create_service()
+
+        def somebody_else() -> None:
+            self.between.drop_all()
+            with self.direct.begin() as connection:
+                connection.execute(sa.update(SERVICES).values(deleted='x'))
+
+        self.lose('UPDATE services', proxy.DropBefore(), somebody_else)
+        # Lost before COMMIT: it is known that it was somebody else.
+        self.assertRaises(
+            exception.ServiceNotFound,
+            db.api.service_destroy,
+            self.context,
+            made.id,
+        )
+        made = factories.create_service()
+        self.lose('UPDATE services', proxy.DropBefore(), somebody_else)
+        # This one commits by itself.
+        error = self.assertRaises(
+            exception.CommitUnknown,
+            db.api.service_heartbeat,
+            self.context,
+            made.id,
+        )
+        self.assertEqual('service_heartbeat', error.function)
+        self.assertIn(f'Service {made.id} could not be found', error.known)
+        self.assertEqual(1, self.doubts()[1])
+
+    def test_a_transaction_returns_what_the_lost_attempt_did(self) -> None:
+        results: list[int] = []
+
+        def body(ctx: context.RequestContext) -> int:
+            db.api.service_create(
+                ctx, {'host': f'h{len(results)}', 'binary': 'b'}
+            )
+            results.append(len(results))
+            return results[-1]
+
+        self.lose('commit', proxy.DropAfter())
+        self.assertEqual(0, db.api.run_in_transaction(self.context, body))
+        rows = db.api.service_get_all(self.context)
+        self.assertEqual(['h0'], [row.host for row in rows])
+        self.assertEqual((1, 0), self.doubts())
+
+    def test_a_plain_transaction_cannot_be_settled(self) -> None:
+        def work() -> None:
+            with db.api.transaction(self.context):
+                db.api.service_create(
+                    self.context, {'host': 'h', 'binary': 'b'}
+                )
+
+        self.lose('commit', proxy.DropAfter())
+        error = self.assertRaises(exception.CommitUnknown, work)
+        self.assertIn('transaction', error.function)
+        self.assertEqual(1, len(db.api.service_get_all(self.context)))
+
+    def test_reads_are_simply_repeated(self) -> None:
+        made = factories.create_service()
+        for action in (
+            proxy.DropBefore(),
+            proxy.DropAfter(),
+            proxy.DropMiddle(),
+        ):
+            self.lose('SELECT services', action)
+            self.assertEqual(made, db.api.service_get(self.context, made.id))
+        self.assertEqual((0, 0), self.doubts())
