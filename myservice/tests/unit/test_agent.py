@@ -110,7 +110,7 @@ class TestAgent(AgentTestCase):
         started = time.monotonic()
         for _ in range(3):
             self.wait_for_a_beat()
-        self.assertTrue(0.7 < time.monotonic() - started < 3)
+        self.assertTrue(0.7 < time.monotonic() - started < 8)
 
     def test_stop_ends_it_without_waiting_for_the_next_beat(self) -> None:
         process = self.start(60)
@@ -118,7 +118,7 @@ class TestAgent(AgentTestCase):
         started = time.monotonic()
         process.stop()
         self.end()
-        self.assertTrue(time.monotonic() - started < 1)
+        self.assertTrue(time.monotonic() - started < 5)
         self.assertEqual([], self.errors)
 
     def test_after_stop_it_does_not_beat(self) -> None:
