@@ -552,7 +552,7 @@ class TestDeadServer(base.TestCase):
         for backend in SERVER_URLS:
             with unanswering() as port:
                 self.use(backend, port, connect_timeout=2)
-                self.assertTrue(1.5 < self.seconds_to_fail() < 9, backend)
+                self.assertTrue(1.5 < self.seconds_to_fail() < 4.5, backend)
 
     def test_a_server_that_accepts_and_says_nothing_is_given_up(self) -> None:
         for backend in SERVER_URLS:
