@@ -214,23 +214,31 @@ class _Attempts:
             for number in itertools.count(1):
                 try:
                     result = self._in_turn()
-                except errors.TRANSIENT as error:
-                    self._wait_or_give_up(number, error)
-                except exception.CommitUnknown as error:
-                    if error.operation != self._operation.id or self._final:
-                        raise
-                    self._doubt = error
-                    self._wait_or_give_up(number, error)
-                except exception.TransactionDoomed as error:
-                    # What doomed it was caught on its way up.
-                    if not isinstance(error.__cause__, errors.TRANSIENT):
-                        raise
-                    self._wait_or_give_up(number, error.__cause__)
+                except Exception as error:
+                    self._wait_or_give_up(number, self._transient(error))
                 else:
                     self.settle_doubt()
                     return result
         finally:
             operation.CURRENT.reset(token)
+
+    def _transient(self, error: Exception) -> Exception:
+        """Return what is transient in an error, or raise what is final."""
+        if isinstance(error, errors.TRANSIENT):
+            return error
+        if isinstance(error, exception.CommitUnknown):
+            if error.operation != self._operation.id or self._final:
+                raise error
+            self._doubt = error
+            return error
+        if isinstance(error, exception.TransactionDoomed):
+            # What doomed it was caught on its way up.
+            if isinstance(error.__cause__, errors.TRANSIENT):
+                return error.__cause__
+        if self._doubt is None:
+            raise error
+        # It says nothing of the attempt that was lost.
+        raise self._unknown(error) from error
 
     def _in_turn(self) -> Any:
         collisions = _collisions[self._operation.function]

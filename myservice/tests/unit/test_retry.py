@@ -338,13 +338,23 @@ class TestWhatIsKnown(RetryTestCase):
         )
 
     def test_what_stays_in_doubt_ends_as_commit_unknown(self) -> None:
+        """Whatever error a later attempt meets, the first is in doubt."""
+        for later in (
+            db_exception.DBConnectionError('still away'),
+            exception.PoolTimeout(timeout=1, held=1),
+            exception.ServiceNotFound(service_id='x'),
+        ):
+            self.check_doubt(later)
+
+    def check_doubt(self, later: Exception) -> None:
         before = db.api.statistics().in_doubt_unresolved
+        self.attempts = 0
 
         @retry.retry_on_failure
         def lost(ctx: context.RequestContext) -> None:
             self.attempts += 1
             if self.attempts > 1:
-                raise db_exception.DBConnectionError('still away')
+                raise later
             now = operation.current()
             raise exception.CommitUnknown(
                 function=now.function, operation=now.id, known='lost'
