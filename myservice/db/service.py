@@ -59,7 +59,6 @@ _LISTING = query.Listing(
 )
 
 _LIVING = _TABLE.c.deleted == ''
-_SELECT = sa.select(*ServiceRow.columns)
 _HEARTBEAT = (
     sa.update(_TABLE)
     .where(_TABLE.c.id == sa.bindparam('service_id'), _LIVING)

@@ -85,15 +85,12 @@ class AgentTestCase(base.ServerTestCase):
             time.sleep(0.1)
         return self.fail(f'is_up never became {is_up}: {found}')
 
-
-class TestAgentMariaDB(AgentTestCase):
-    server_class = servers.MariaDB
-
-    def test_it_survives_a_server_that_is_killed_and_comes_back(self) -> None:
+    def check_survival(self, *ends: signal.Signals) -> None:
+        """Let the server end in some ways, and come back, under an agent."""
         config = self.write_config(report_interval=0.3, down_time=1.5)
         agent = self.start_agent(config, 'h')
         self.await_service('h', is_up=True)
-        for how in (signal.SIGKILL, signal.SIGTERM):
+        for how in ends:
             self.server.stop(how)
             time.sleep(2)
             self.server.start()
@@ -102,6 +99,13 @@ class TestAgentMariaDB(AgentTestCase):
             self.await_service('h', is_up=True)
         agent.terminate()
         self.assertEqual(0, agent.wait(10))
+
+
+class TestAgentMariaDB(AgentTestCase):
+    server_class = servers.MariaDB
+
+    def test_it_survives_a_server_that_is_killed_and_comes_back(self) -> None:
+        self.check_survival(signal.SIGKILL, signal.SIGTERM)
 
     def test_its_own_clock_does_not_matter(self) -> None:
         faketime = shutil.which('faketime')
@@ -175,17 +179,7 @@ class TestAgentPostgreSQL(AgentTestCase):
     server_class = servers.PostgreSQL
 
     def test_it_survives_a_server_that_is_killed_and_comes_back(self) -> None:
-        config = self.write_config(report_interval=0.3, down_time=1.5)
-        agent = self.start_agent(config, 'h')
-        self.await_service('h', is_up=True)
-        self.server.stop(signal.SIGKILL)
-        time.sleep(2)
-        self.server.start()
-        self.assertIsNone(agent.poll())
-        time.sleep(1)
-        self.await_service('h', is_up=True)
-        agent.terminate()
-        self.assertEqual(0, agent.wait(10))
+        self.check_survival(signal.SIGKILL)
 
 
 def _library(faketime: str) -> str:
