@@ -115,14 +115,46 @@ def require_admin(context: RequestContext, function: str) -> None:
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when context is no RequestContext
     """
-    if not isinstance(context, RequestContext):
-        raise exception.InvalidInput(
-            field='context',
-            reason=f'{context!r} is not a myservice RequestContext',
-        )
+    _check_context(context)
     if not context.is_admin:
         raise exception.AdminRequired(
             user_id=context.user_id, function=function
+        )
+
+
+def require_project(
+    context: RequestContext, project_id: str | None, function: str
+) -> str:
+    """Refuse a caller who is neither of a project nor an administrator.
+
+    :param context: the caller
+    :param project_id: the project; None is that of the context
+    :param function: what he called, for the message
+    :returns: the project
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when no project is named, or context is no
+        RequestContext
+    """
+    _check_context(context)
+    asked = context.project_id if project_id is None else project_id
+    if not isinstance(asked, str) or not asked:
+        raise exception.InvalidInput(
+            field='project_id',
+            reason=f'{asked!r:.100} is no project; the context has none '
+            f'either, or it would be taken',
+        )
+    if asked != context.project_id and not context.is_admin:
+        raise exception.ProjectForbidden(
+            user_id=context.user_id, function=function, project_id=asked
+        )
+    return asked
+
+
+def _check_context(context: Any) -> None:
+    if not isinstance(context, RequestContext):
+        raise exception.InvalidInput(
+            field='context',
+            reason=f'{context!r:.100} is not a myservice RequestContext',
         )
 
 

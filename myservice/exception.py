@@ -55,6 +55,16 @@ class AdminRequired(MyServiceError):
     function: str
 
 
+class ProjectForbidden(AdminRequired):
+    """The call is for administrators, and for the project itself."""
+
+    message = (
+        'User {user_id} may not call {function} for project {project_id}: '
+        'he is neither of this project nor an administrator.'
+    )
+    project_id: str
+
+
 class MarkerNotFound(NotFound):
     """The marker of a page is no row of this list."""
 
@@ -83,6 +93,97 @@ class ServiceExists(Conflict):
     message = 'A service {binary} on host {host} already exists.'
     host: str
     binary: str
+
+
+class QuotaResourceUnknown(InvalidInput):
+    """A resource is none of those that have a quota."""
+
+    message = (
+        'There is no quota for {unknown}; [quota] default_limits names the '
+        'resources that have one: {known}.'
+    )
+    unknown: list[str]
+    known: list[str]
+
+
+class QuotaNotFound(NotFound):
+    """The project has no limit of its own for this resource."""
+
+    message = 'Project {project_id} has no limit of its own for {resource}.'
+    project_id: str
+    resource: str
+
+
+class QuotaExists(Conflict):
+    """The project already has a limit of its own for this resource."""
+
+    message = 'Project {project_id} already has a limit for {resource}.'
+    project_id: str
+    resource: str
+
+
+class QuotaClassNotFound(NotFound):
+    """The quota class has no limit for this resource."""
+
+    message = 'Quota class {class_name} has no limit for {resource}.'
+    class_name: str
+    resource: str
+
+
+class QuotaClassExists(Conflict):
+    """The quota class already has a limit for this resource."""
+
+    message = 'Quota class {class_name} already has a limit for {resource}.'
+    class_name: str
+    resource: str
+
+
+class OverQuota(Conflict):
+    """A reservation does not fit into the limits; nothing was reserved.
+
+    The dicts have the resources that are over, and only those.
+    """
+
+    message = 'Project {project_id} is over quota: {explanation}.'
+    project_id: str
+    explanation: str
+    overs: list[str]
+    quotas: dict[str, int]
+    usages: dict[str, dict[str, int]]
+
+
+class QuotaUsageOverflow(Conflict):
+    """A counter cannot hold so much, limit or not; nothing was changed."""
+
+    message = (
+        'The usage of {resource} in project {project_id} would exceed '
+        '{maximum}, which is the most that a counter holds.'
+    )
+    project_id: str
+    resource: str
+    maximum: int
+
+
+class ReservationNotFound(NotFound):
+    """Reservations of this project do not exist, or no longer."""
+
+    message = (
+        'Reservations {reservation_ids} could not be found in project '
+        '{project_id}: they were committed or rolled back, or never made.'
+    )
+    project_id: str
+    reservation_ids: list[str]
+
+
+class ReservationExpired(Conflict):
+    """Reservations were not committed in time, and are given back."""
+
+    message = (
+        'Reservations {reservation_ids} of project {project_id} have expired. '
+        'Reserve anew.'
+    )
+    project_id: str
+    reservation_ids: list[str]
 
 
 class SessionMisuse(MyServiceError):

@@ -8,11 +8,12 @@ from oslo_config import cfg
 
 from myservice.conf import database
 from myservice.conf import paths
+from myservice.conf import quota
 from myservice.conf import service
 
 CONF = cfg.CONF
 
-_MODULES = (paths, database, service)
+_MODULES = (paths, database, service, quota)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

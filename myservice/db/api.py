@@ -15,6 +15,25 @@ What is public is named here by hand: nothing is found by reflection.
 from myservice.db.engine import configure
 from myservice.db.engine import dispose
 from myservice.db.maintenance import purge_operations
+from myservice.db.quota import quota_create
+from myservice.db.quota import quota_destroy
+from myservice.db.quota import quota_get
+from myservice.db.quota import quota_get_all
+from myservice.db.quota import quota_update
+from myservice.db.quota_class import quota_class_create
+from myservice.db.quota_class import quota_class_destroy
+from myservice.db.quota_class import quota_class_get
+from myservice.db.quota_class import quota_class_get_all
+from myservice.db.quota_class import quota_class_update
+from myservice.db.quota_usage import quota_usage_check
+from myservice.db.quota_usage import quota_usage_get_all
+from myservice.db.quota_usage import quota_usage_get_projects
+from myservice.db.quota_usage import quota_usage_sync
+from myservice.db.reservation import quota_reserve
+from myservice.db.reservation import reservation_commit
+from myservice.db.reservation import reservation_expire
+from myservice.db.reservation import reservation_purge
+from myservice.db.reservation import reservation_rollback
 from myservice.db.retry import atomic
 from myservice.db.retry import run_in_transaction
 from myservice.db.service import service_create
@@ -54,6 +73,26 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'service_heartbeat_many',
     'service_register',
     'service_update',
+    # quotas
+    'quota_create',
+    'quota_destroy',
+    'quota_get',
+    'quota_get_all',
+    'quota_update',
+    'quota_class_create',
+    'quota_class_destroy',
+    'quota_class_get',
+    'quota_class_get_all',
+    'quota_class_update',
+    'quota_usage_check',
+    'quota_usage_get_all',
+    'quota_usage_get_projects',
+    'quota_usage_sync',
+    'quota_reserve',
+    'reservation_commit',
+    'reservation_rollback',
+    'reservation_expire',
+    'reservation_purge',
     # maintenance
     'purge_operations',
 ]

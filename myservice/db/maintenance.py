@@ -7,20 +7,25 @@ from myservice.context import require_admin
 from myservice.db import clock
 from myservice.db import engine
 from myservice.db import models
+from myservice.db import validation
+from myservice.db.retry import in_batches
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
 
 
+@in_batches
 @retry_on_failure
 def purge_operations(context: RequestContext, batch_size: int = 1000) -> int:
     """Delete operations that no retry will ask for any more, oldest first.
 
     :param context: an administrator's context
-    :param batch_size: how many rows at most
-    :returns: how many were deleted; fewer than batch_size where none is left
+    :param batch_size: how many in one transaction
+    :returns: how many were deleted
     :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when batch_size is no number from 1 on
     """
     require_admin(context, 'purge_operations')
+    validation.check_batch_size(batch_size)
     session = get_session(context)
     with session.begin():
         lifetime = engine.get_conf().database.operation_lifetime

@@ -1,18 +1,8 @@
-"""The tables, and the immutable rows that public functions return.
-
-A function of the API returns a *row*: a tuple with the attributes of its
-model, which reads as ``row.host`` and as ``row['host']`` and needs no session.
-It is annotated as the model, whose attributes it has, so that editors and
-mypy know them. Instances of the models themselves are for those who work with
-a Session of their own.
-"""
+"""The tables, each followed by the class of its rows (see rows.py)."""
 
 import datetime
-import operator
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
@@ -25,10 +15,11 @@ from myservice.db import clock
 from myservice.db import engine
 from myservice.db import types
 from myservice.db.operation import new_id
+from myservice.db.rows import row_class
 
 
 class Base(DeclarativeBase):
-    """What every table has."""
+    """The base of all tables."""
 
     # Alembic finds a constraint again by its name.
     metadata = sa.MetaData(
@@ -40,6 +31,12 @@ class Base(DeclarativeBase):
             'ck': 'ck_%(table_name)s_%(constraint_name)s',
         }
     )
+
+
+class Identified(Base):
+    """A table whose rows have a uuid, by which callers name them."""
+
+    __abstract__ = True
 
     id: Mapped[str] = mapped_column(
         types.ExactString(36), primary_key=True, default=new_id, sort_order=-1
@@ -59,7 +56,7 @@ class Timestamped(Base):
     )
 
 
-class SoftDelete(Timestamped):
+class SoftDelete(Identified, Timestamped):
     """A table whose rows are marked deleted, and purged later.
 
     ``deleted`` is '' in a living row and unique in a deleted one: a unique
@@ -76,9 +73,8 @@ class SoftDelete(Timestamped):
         types.ExactString(36), default='', sort_order=13
     )
 
-    @classmethod
-    def not_found(cls, row_id: str) -> exception.NotFound:
-        """Return the error for an id that no living row has."""
+    def not_found(self) -> exception.NotFound:
+        """Return the error that says that this row does not live."""
         raise NotImplementedError
 
     def delete(self, *, session: Any) -> None:
@@ -98,57 +94,7 @@ class SoftDelete(Timestamped):
             .values(deleted=session.operation.id, deleted_at=clock.utcnow())
         )
         if result.rowcount != 1:
-            raise self.not_found(self.id)
-
-
-class Row(tuple[Any, ...]):
-    """An immutable row; see the docstring of this module."""
-
-    __slots__ = ()
-    columns: ClassVar[tuple[Any, ...]] = ()
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            try:
-                return getattr(self, key)
-            except AttributeError:
-                raise KeyError(key) from None
-        return super().__getitem__(key)
-
-    def __repr__(self) -> str:
-        fields = ', '.join(f'{key}={self[key]!r}' for key in self.keys())
-        return f'{type(self).__name__}({fields})'
-
-    @classmethod
-    def keys(cls) -> list[str]:
-        """Return the names of the columns, in order; dict(row) works."""
-        return [column.key for column in cls.columns if column.key]
-
-
-def row_class(
-    name: str, model: type[Base], computed: Iterable[sa.Label[Any]] = ()
-) -> type[Row]:
-    """Return the Row class of a model.
-
-    :param name: the name of the class, and of the variable that holds it
-    :param model: the model whose columns the rows have
-    :param computed: labelled SQL expressions, read after the columns
-    :returns: a subclass of Row; ``sa.select(*its.columns)`` fills it
-    """
-    columns = (*model.__table__.columns, *computed)
-    namespace: dict[str, Any] = {
-        str(column.key): property(operator.itemgetter(position))
-        for position, column in enumerate(columns)
-    }
-    if issubclass(model, SoftDelete):
-        namespace |= {'delete': model.delete, 'not_found': model.not_found}
-    namespace |= {
-        '__slots__': (),
-        '__module__': __name__,
-        '__table__': model.__table__,
-        'columns': columns,
-    }
-    return type(name, (Row,), namespace)
+            raise self.not_found()
 
 
 class Service(SoftDelete):
@@ -187,10 +133,9 @@ class Service(SoftDelete):
         # Added below: it needs columns of the base classes.
         is_up: Mapped[bool]
 
-    @classmethod
-    def not_found(cls, row_id: str) -> exception.ServiceNotFound:
-        """Return the error for an id that no living service has."""
-        return exception.ServiceNotFound(service_id=row_id)
+    def not_found(self) -> exception.ServiceNotFound:
+        """Return the error that says that this service does not live."""
+        return exception.ServiceNotFound(service_id=self.id)
 
 
 def _is_up(service: Any) -> sa.ColumnElement[bool]:
@@ -213,7 +158,103 @@ ServiceRow = row_class(
 )
 
 
-class Operation(Base):
+class Quota(SoftDelete):
+    """How much of a resource a project may have: its own limit."""
+
+    __tablename__ = 'quotas'
+    __table_args__ = (
+        sa.UniqueConstraint('project_id', 'resource', 'deleted'),
+        sa.Index('ix_quotas_id', 'deleted', 'id'),
+    )
+
+    project_id: Mapped[str] = mapped_column(types.ExactString(255))
+    resource: Mapped[str] = mapped_column(types.ExactString(255))
+    limit: Mapped[int] = mapped_column(sa.BigInteger())
+
+    def not_found(self) -> exception.QuotaNotFound:
+        """Return the error that says that this limit is not set."""
+        return exception.QuotaNotFound(
+            project_id=self.project_id, resource=self.resource
+        )
+
+
+QuotaRow = row_class('QuotaRow', Quota)
+
+
+class QuotaClass(SoftDelete):
+    """How much of a resource projects without a limit of their own may have.
+
+    Of the classes, the one that ``[quota] default_class`` names counts.
+    """
+
+    __tablename__ = 'quota_classes'
+    __table_args__ = (
+        sa.UniqueConstraint('class_name', 'resource', 'deleted'),
+        sa.Index('ix_quota_classes_id', 'deleted', 'id'),
+    )
+
+    class_name: Mapped[str] = mapped_column(types.ExactString(255))
+    resource: Mapped[str] = mapped_column(types.ExactString(255))
+    limit: Mapped[int] = mapped_column(sa.BigInteger())
+
+    def not_found(self) -> exception.QuotaClassNotFound:
+        """Return the error that says that this limit is not set."""
+        return exception.QuotaClassNotFound(
+            class_name=self.class_name, resource=self.resource
+        )
+
+
+QuotaClassRow = row_class('QuotaClassRow', QuotaClass)
+
+
+class QuotaUsage(Timestamped):
+    """How much of a resource a project has, and has reserved.
+
+    Its row is the lock of all reservations of this project and resource:
+    who changes one of them holds it. By the primary key the rows of a project
+    lie side by side, and are locked in one order, whatever plan a server has.
+    """
+
+    __tablename__ = 'quota_usages'
+
+    project_id: Mapped[str] = mapped_column(
+        types.ExactString(255), primary_key=True
+    )
+    resource: Mapped[str] = mapped_column(
+        types.ExactString(255), primary_key=True
+    )
+    in_use: Mapped[int] = mapped_column(sa.BigInteger())
+    reserved: Mapped[int] = mapped_column(sa.BigInteger(), default=0)
+
+
+class Reservation(Identified, Timestamped):
+    """Something that a project has asked for and not yet got.
+
+    A positive delta is part of ``reserved`` of the usage while the state is
+    RESERVED. ``operation`` is the uuid of the call that ended it, by which a
+    retry recognises its own work; ended rows are purged.
+    """
+
+    __tablename__ = 'reservations'
+    # Finds what is overdue, and what can be purged.
+    __table_args__ = (
+        sa.Index('ix_reservations_state_expire_at', 'state', 'expire_at'),
+    )
+
+    RESERVED = 'reserved'
+    COMMITTED = 'committed'
+    ROLLED_BACK = 'rolled_back'
+    EXPIRED = 'expired'
+
+    project_id: Mapped[str] = mapped_column(types.ExactString(255))
+    resource: Mapped[str] = mapped_column(types.ExactString(255))
+    delta: Mapped[int] = mapped_column(sa.BigInteger())
+    expire_at: Mapped[datetime.datetime] = mapped_column(types.Time())
+    state: Mapped[str] = mapped_column(types.ExactString(16), default=RESERVED)
+    operation: Mapped[str] = mapped_column(types.ExactString(36), default='')
+
+
+class Operation(Identified):
     """A committed ``run_in_transaction``, by which its retry recognises it."""
 
     __tablename__ = 'operations'

@@ -4,7 +4,9 @@ Each attempt finds the same uuids here. What an attempt whose COMMIT was lost
 has left in the database can so be told from what others wrote.
 """
 
+import contextlib
 import contextvars
+from collections.abc import Iterator
 
 import uuid6
 
@@ -47,3 +49,13 @@ CURRENT: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
 def current() -> Operation:
     """Return the operation of the call that this code runs in."""
     return CURRENT.get() or Operation('the transaction')
+
+
+@contextlib.contextmanager
+def running(operation: Operation) -> Iterator[None]:
+    """Make an operation the current one in this block."""
+    token = CURRENT.set(operation)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)

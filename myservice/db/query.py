@@ -22,8 +22,8 @@ from sqlalchemy.dialects import sqlite
 from myservice import exception
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
-from myservice.db import models
 from myservice.db import validation
+from myservice.db.rows import Row
 from myservice.db.session import AnySession
 
 _NULLS_FIRST = {
@@ -98,7 +98,7 @@ class Listing:
 
     def __init__(
         self,
-        row_class: type[models.Row],
+        row_class: type[Row],
         filters: Sequence[str],
         sort_keys: Mapping[str, str | None],
     ) -> None:
@@ -131,7 +131,7 @@ class Listing:
         """
         if marker is not None:
             validation.check_text('marker', marker)
-        _check_limit(limit)
+        check_limit(limit)
         conditions = _check_filters(self.filters, filters or {})
         keys = self._check_sort(sort_keys or ['id'], sort_dirs or [])
         index = self.sort_keys[keys[0].column.key]
@@ -265,6 +265,23 @@ class Page:
         return statement
 
 
+def with_filter(
+    filters: Mapping[str, Any] | None, name: str, value: Any
+) -> Mapping[str, Any]:
+    """Return filters with one more, which wins over one of the same name.
+
+    :param filters: as ``Listing.page`` takes them
+    :param name: of the filter
+    :param value: its value; with None the filters stay as they are
+    :raises InvalidInput: when filters is no dict
+    """
+    if filters is None:
+        filters = {}
+    if not isinstance(filters, Mapping):
+        raise _invalid('filters', f'{filters!r:.100} is not a dict')
+    return filters if value is None else {**filters, name: value}
+
+
 def upsert(
     dialect: sa.Dialect,
     table: Any,
@@ -297,7 +314,7 @@ def upsert(
 
 def get(
     read_deleted: ReadDeleted,
-    row_class: type[models.Row],
+    row_class: type[Row],
     key: Mapping[str, Any],
     *,
     session: AnySession,
@@ -319,7 +336,7 @@ def get(
 
 @functools.cache
 def _select(
-    row_class: type[models.Row],
+    row_class: type[Row],
     key: tuple[str, ...],
     read_deleted: ReadDeleted,
     lock: bool,
@@ -346,7 +363,12 @@ def _visible(table: Any, read_deleted: ReadDeleted) -> list[Any]:
     return []
 
 
-def _check_limit(limit: Any) -> None:
+def check_limit(limit: Any) -> None:
+    """Refuse what is no number of rows to return.
+
+    :param limit: a number from 0 on; None is all
+    :raises InvalidInput: when it is something else
+    """
     if limit is None:
         return
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:

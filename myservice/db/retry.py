@@ -89,7 +89,10 @@ def retry_on_failure(
         context = kwargs.get('context', args[0] if args else None)
         statistics.count_call(function.__name__)
         if open_transaction(context) is not None:
-            return function(*args, **kwargs)
+            # An operation of its own: two creates in one transaction must
+            # not make the same id.
+            with operation.running(operation.Operation(function.__name__)):
+                return function(*args, **kwargs)
 
         def find_trace() -> Any:
             if settle is None:
@@ -105,6 +108,32 @@ def retry_on_failure(
         ).run()
 
     return call
+
+
+def in_batches(function: F) -> F:
+    """Repeat a public function until nothing is left for it to do.
+
+    Each batch is a transaction of its own, so that locks are held for a short
+    time only, and what was done stays done when the next one fails.
+
+    :param function: wrapped by ``retry_on_failure``; takes ``batch_size`` and
+        returns how much it has done, less than that where nothing is left
+    :returns: a function that returns the sum
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> int:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        total = 0
+        while True:
+            done: int = function(*args, **kwargs)
+            total += done
+            if done < bound.arguments['batch_size']:
+                return total
+
+    return cast(F, call)
 
 
 def run_in_transaction(
@@ -209,8 +238,7 @@ class _Attempts:
 
     def run(self) -> Any:
         """Try until there is a result, or an error that is final."""
-        token = operation.CURRENT.set(self._operation)
-        try:
+        with operation.running(self._operation):
             for number in itertools.count(1):
                 try:
                     result = self._in_turn()
@@ -219,8 +247,6 @@ class _Attempts:
                 else:
                     self.settle_doubt()
                     return result
-        finally:
-            operation.CURRENT.reset(token)
 
     def _transient(self, error: Exception) -> Exception:
         """Return what is transient in an error, or raise what is final."""

@@ -263,7 +263,7 @@ def service_heartbeat(context: RequestContext, service_id: str) -> None:
     with session.begin():
         result = session.execute(_HEARTBEAT, {'service_id': service_id})
         if result.rowcount != 1:
-            raise Service.not_found(service_id)
+            raise exception.ServiceNotFound(service_id=service_id)
 
 
 @retry_on_failure
@@ -311,7 +311,7 @@ def service_update(
     with session.begin():
         result = session.execute(_UPDATE, {'service_id': service_id, **values})
         if result.rowcount != 1:
-            raise Service.not_found(service_id)
+            raise exception.ServiceNotFound(service_id=service_id)
 
 
 @retry_on_failure
@@ -341,7 +341,7 @@ def _service_destroyed(
 ) -> None:
     trace = {'service_id': service_id, 'operation': session.operation.id}
     if session.execute(_DELETED, trace).first() is None:
-        raise Service.not_found(service_id)
+        raise exception.ServiceNotFound(service_id=service_id)
 
 
 @retry_on_failure(settle=_service_destroyed)
@@ -372,7 +372,7 @@ def _service_get(
         context.read_deleted, ServiceRow, {'id': service_id}, session=session
     )
     if row is None:
-        raise Service.not_found(service_id)
+        raise exception.ServiceNotFound(service_id=service_id)
     return cast(Service, row)
 
 

@@ -52,6 +52,18 @@ class AnySession(Protocol):
         """Execute a statement and return its result."""
         ...
 
+    def scalars(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute a statement and return the first column of its rows."""
+        ...
+
+    def scalar(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute a statement and return the first column of one row."""
+        ...
+
+    def get_bind(self) -> Any:
+        """Return what it executes on, which knows its dialect."""
+        ...
+
     def locks(self) -> bool:
         """Return whether a get by id locks its row."""
         ...
@@ -289,6 +301,22 @@ def savepoint(context: RequestContext) -> Iterator[Session]:
         if connection is not None and not connection.invalidated:
             del session.failures[known:]
         raise
+
+
+@contextlib.contextmanager
+def undo_on_refusal(context: RequestContext) -> Iterator[None]:
+    """Let a function that refuses after it has written undo what it wrote.
+
+    Its own transaction is rolled back as a whole. Where it joined, the caller
+    may catch the refusal and go on, so its writes need a savepoint.
+
+    :param context: the caller of the function
+    """
+    if open_transaction(context) is None:
+        yield
+    else:
+        with savepoint(context):
+            yield
 
 
 def open_transaction(context: RequestContext | None) -> Transaction | None:

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 from myservice import exception
 
+_LONGEST_NAME = 255
+_HUNDRED_YEARS = 100 * 365 * 86400
 _INTEGER_LIMITS = {sa.BigInteger: 2**63, sa.Integer: 2**31}
 
 
@@ -99,6 +101,49 @@ def check_text(field: str, value: Any, length: int | None = None) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise _invalid(field, f'it cannot be encoded: {error}') from error
+
+
+def check_name(field: str, value: Any) -> None:
+    """Refuse what is no name: a text, not empty, that columns hold.
+
+    :param field: what to call it in the error
+    :param value: the name
+    :raises InvalidInput: when it is something else
+    """
+    check_text(field, value, _LONGEST_NAME)
+    if not value:
+        raise _invalid(field, 'it is empty')
+
+
+def check_batch_size(value: Any) -> None:
+    """Refuse what is no number of rows to work on at once.
+
+    :param value: a number from 1 on
+    :raises InvalidInput: when it is something else
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _invalid('batch_size', f'{value!r} is not a number from 1 on')
+
+
+def check_expiry(field: str, value: Any) -> None:
+    """Refuse what does not say when something expires.
+
+    :param field: what to call it in the error
+    :param value: seconds from now, a timedelta, a datetime, or None
+    :raises InvalidInput: when it is something else, or farther away than
+        a hundred years
+    """
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    if value is None or isinstance(value, datetime.datetime):
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _invalid(
+            field, f'{value!r:.100} is no number, timedelta or datetime'
+        )
+    # A number that is none is not below it either.
+    if not abs(value) < _HUNDRED_YEARS:
+        raise _invalid(field, f'{value} seconds are too far away')
 
 
 def check_texts(field: str, values: Any) -> None:

@@ -1,0 +1,188 @@
+"""Quota classes: limits for all projects that have none of their own.
+
+Of the classes, the one that ``[quota] default_class`` names counts.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from myservice import exception
+from myservice.context import RequestContext
+from myservice.context import require_admin
+from myservice.db import query
+from myservice.db import quota_limits
+from myservice.db import validation
+from myservice.db.models import QuotaClass
+from myservice.db.models import QuotaClassRow
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import AnySession
+from myservice.db.session import get_session
+
+_LISTING = query.Listing(
+    QuotaClassRow,
+    filters=('class_name', 'resource'),
+    sort_keys={
+        'id': 'ix_quota_classes_id',
+        'class_name': None,
+        'resource': None,
+        'limit': None,
+        'created_at': None,
+        'updated_at': None,
+    },
+)
+_LIMITS: quota_limits.Limits[QuotaClass] = quota_limits.Limits(
+    QuotaClassRow,
+    'class_name',
+    exists=exception.QuotaClassExists,
+    not_found=exception.QuotaClassNotFound,
+)
+
+
+def _quota_class_created(
+    context: RequestContext,
+    class_name: str,
+    resource: str,
+    limit: int,
+    *,
+    session: AnySession,
+) -> QuotaClass:
+    return _LIMITS.created(class_name, resource, session=session)
+
+
+@retry_on_failure(settle=_quota_class_created)
+def quota_class_create(
+    context: RequestContext, class_name: str, resource: str, limit: int
+) -> QuotaClass:
+    """Give a quota class a limit.
+
+    :param context: an administrator's context
+    :param class_name: the class
+    :param resource: a resource that has a quota
+    :param limit: a number; -1 is unlimited, 0 is nothing
+    :returns: the row
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when an argument is of the wrong type or out of
+        range
+    :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
+        quota
+    :raises QuotaClassExists: when the class already has a limit
+    """
+    require_admin(context, 'quota_class_create')
+    validation.check_name('class_name', class_name)
+    quota_limits.check_resource(resource)
+    quota_limits.check_limit(limit)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        return _LIMITS.create(class_name, resource, limit, session=session)
+
+
+@retry_on_failure
+def quota_class_get(
+    context: RequestContext, class_name: str, resource: str
+) -> QuotaClass:
+    """Return the limit of a quota class.
+
+    :param context: the caller
+    :param class_name: the class
+    :param resource: the resource
+    :returns: the row
+    :raises InvalidInput: when an argument is no text
+    :raises QuotaClassNotFound: when the class has no limit
+    """
+    validation.check_name('class_name', class_name)
+    validation.check_name('resource', resource)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return _LIMITS.get(context, class_name, resource, session=session)
+
+
+@retry_on_failure
+def quota_class_get_all(
+    context: RequestContext,
+    class_name: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    marker: str | None = None,
+    sort_keys: Sequence[str] | None = None,
+    sort_dirs: Sequence[str] | None = None,
+) -> list[QuotaClass]:
+    """Return limits of quota classes, all of them or a page.
+
+    :param context: the caller
+    :param class_name: the class; by default all
+    :param filters: class_name or resource, to a value or a list of allowed
+        ones; None is left out
+    :param limit: rows at most; None is all
+    :param marker: the id of the last row of the page before
+    :param sort_keys: any of id, class_name, resource, limit, created_at and
+        updated_at; by default id, which is the order of creation
+    :param sort_dirs: for each key asc or desc, optionally with -nullsfirst
+        or -nullslast; NULL is smallest by default
+    :returns: a list of rows
+    :raises InvalidInput: when a filter, limit, key or direction is unknown
+        or of the wrong type
+    :raises MarkerNotFound: when there is no row with the marker's id
+    """
+    filters = query.with_filter(filters, 'class_name', class_name)
+    page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return page.read(session=session)
+
+
+@retry_on_failure
+def quota_class_update(
+    context: RequestContext, class_name: str, resource: str, limit: int
+) -> None:
+    """Change the limit of a quota class.
+
+    :param context: an administrator's context
+    :param class_name: the class
+    :param resource: a resource that has a quota
+    :param limit: a number; -1 is unlimited, 0 is nothing
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when an argument is of the wrong type or out of
+        range
+    :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
+        quota
+    :raises QuotaClassNotFound: when the class has no limit
+    """
+    require_admin(context, 'quota_class_update')
+    validation.check_name('class_name', class_name)
+    quota_limits.check_resource(resource)
+    quota_limits.check_limit(limit)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        _LIMITS.update(class_name, resource, limit, session=session)
+
+
+def _quota_class_destroyed(
+    context: RequestContext,
+    class_name: str,
+    resource: str,
+    *,
+    session: AnySession,
+) -> None:
+    _LIMITS.destroyed(class_name, resource, session=session)
+
+
+@retry_on_failure(settle=_quota_class_destroyed)
+def quota_class_destroy(
+    context: RequestContext, class_name: str, resource: str
+) -> None:
+    """Take a limit from a quota class; [quota] default_limits counts.
+
+    :param context: an administrator's context
+    :param class_name: the class
+    :param resource: the resource
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when an argument is no text
+    :raises QuotaClassNotFound: when the class has no limit
+    """
+    require_admin(context, 'quota_class_destroy')
+    validation.check_name('class_name', class_name)
+    validation.check_name('resource', resource)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        _LIMITS.destroy(class_name, resource, session=session)

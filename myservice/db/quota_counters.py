@@ -1,0 +1,113 @@
+"""How much of each resource projects really have, counted in SQL.
+
+A resource module says at its import how its rows are counted::
+
+    quota_counters.register(
+        'resources',
+        sa.select(sa.func.count())
+        .select_from(_TABLE)
+        .where(_TABLE.c.project_id == quota_counters.PROJECT, _LIVING),
+    )
+
+A project's first reservation starts from that number, and it is what the
+usages are compared with.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice.db.models import QuotaUsage
+from myservice.db.models import Reservation
+from myservice.db.session import AnySession
+
+_USAGE: Any = QuotaUsage.__table__
+_RESERVATION: Any = Reservation.__table__
+
+# Stands in a counter for the project whose rows are counted.
+PROJECT: Any = sa.bindparam('counted_project_id', type_=sa.String())
+
+_counters: dict[str, Any] = {}
+
+
+def register(resource: str, statement: Any) -> None:
+    """Say how a resource is counted; the last one to say so counts.
+
+    :param resource: its name, a key of [quota] default_limits
+    :param statement: a SELECT of one number, with PROJECT in a condition
+    """
+    _counters[resource] = statement
+
+
+def unregister(resource: str) -> None:
+    """Take back what register() said."""
+    _counters.pop(resource, None)
+
+
+def counter(resource: str) -> Any:
+    """Return the number of a resource as an SQL expression, or None."""
+    statement = _counters.get(resource)
+    if statement is None:
+        return None
+    # SUM is a decimal on some servers, and NULL where there is no row.
+    return sa.cast(
+        sa.func.coalesce(statement.scalar_subquery(), 0), sa.BigInteger()
+    )
+
+
+def comparison() -> Any:
+    """Return the SELECT of what the usages of a project say, and what is so.
+
+    Its columns are resource, in_use and counted, reserved and held; counted
+    is NULL where no counter is registered.
+    """
+    counted = [
+        (_USAGE.c.resource == resource, counter(resource))
+        for resource in sorted(_counters)
+    ]
+    held = sa.select(
+        sa.func.coalesce(
+            sa.func.sum(
+                sa.case(
+                    (_RESERVATION.c.delta > 0, _RESERVATION.c.delta), else_=0
+                )
+            ),
+            0,
+        )
+    ).where(
+        _RESERVATION.c.project_id == _USAGE.c.project_id,
+        _RESERVATION.c.resource == _USAGE.c.resource,
+        _RESERVATION.c.state == Reservation.RESERVED,
+    )
+    return sa.select(
+        _USAGE.c.resource,
+        _USAGE.c.in_use,
+        sa.case(*counted, else_=None).label('counted')
+        if counted
+        else sa.null().label('counted'),
+        _USAGE.c.reserved,
+        held.scalar_subquery().label('held'),
+    ).where(_USAGE.c.project_id == PROJECT)
+
+
+def count(
+    project_id: str, resources: Iterable[str], *, session: AnySession
+) -> dict[str, int]:
+    """Return how much a project has of resources, in one statement.
+
+    :param project_id: the project
+    :param resources: names; those without a counter are left out
+    :param session: an open session
+    """
+    columns = {
+        name: expression
+        for name in resources
+        if (expression := counter(name)) is not None
+    }
+    if not columns:
+        return {}
+    numbers = session.execute(
+        sa.select(*columns.values()), {PROJECT.key: project_id}
+    ).one()
+    return dict(zip(columns, map(int, numbers), strict=True))

@@ -1,0 +1,321 @@
+"""The rows of quota_usages: how they are read, and every change of them.
+
+The lock order is the same everywhere, so that no two calls can deadlock: the
+usages of a project by resource (projects by their id), then reservations.
+Whoever changes a reservation holds the usage that it is part of; new ones,
+which nobody else knows of, can be inserted before.
+"""
+
+import functools
+from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
+from typing import Literal
+
+import sqlalchemy as sa
+
+from myservice import exception
+from myservice.db import clock
+from myservice.db import query
+from myservice.db import quota_counters
+from myservice.db import quota_limits
+from myservice.db import reservation_rows
+from myservice.db.models import Quota
+from myservice.db.models import QuotaClass
+from myservice.db.models import QuotaUsage
+from myservice.db.models import Reservation
+from myservice.db.session import AnySession
+
+Column = Literal['in_use', 'reserved']
+
+_USAGE: Any = QuotaUsage.__table__
+_RESERVATION: Any = Reservation.__table__
+
+_PROJECT = sa.bindparam('of_project', type_=_USAGE.c.project_id.type)
+_CLASS_NAME = sa.bindparam('of_class', type_=_USAGE.c.project_id.type)
+
+
+def take(
+    project_id: str,
+    deltas: Mapping[str, int],
+    column: Column,
+    *,
+    session: AnySession,
+) -> None:
+    """Add to usages, all or none of them, as far as the limits allow.
+
+    Where a limit stands in the way, reservations of the project that are
+    overdue are given back first.
+
+    :param project_id: the project
+    :param deltas: resource to number. A negative one always fits, and takes
+        nothing from ``reserved``; 0 does not fit where the limit is passed
+    :param column: what to add to
+    :param session: an open transaction
+    :raises OverQuota: when it does not fit
+    :raises QuotaUsageOverflow: when a counter could not hold it
+    """
+    names = sorted(deltas)
+    dialect = session.get_bind().dialect.name
+    statement = _taking(dialect, len(names), column)
+    parameters: dict[str, Any] = {
+        'of_project': project_id,
+        'of_class': quota_limits.default_class(),
+    }
+    defaults = quota_limits.defaults()
+    for number, name in enumerate(names):
+        parameters[f'asked_resource_{number}'] = name
+        parameters[f'asked_delta_{number}'] = deltas[name]
+        parameters[f'asked_default_{number}'] = defaults[name]
+
+    def fits() -> bool:
+        result = session.execute(statement, parameters)
+        return bool(result.rowcount == len(names))
+
+    if fits():
+        return
+    _add_missing(project_id, names, session=session)
+    _give_back_overdue(project_id, names, session=session)
+    if not fits():
+        raise _refusal(project_id, deltas, session=session)
+
+
+@functools.cache
+def _taking(dialect: str, count: int, column: Column) -> Any:
+    """Return the guarded UPDATE over so many resources.
+
+    All the rows that it asks for are locked in order, by the innermost
+    SELECT, also those that do not fit: what comes after a refusal would
+    otherwise take them in another order.
+    """
+    names = [
+        sa.bindparam(f'asked_resource_{number}', type_=_USAGE.c.resource.type)
+        for number in range(count)
+    ]
+
+    def given(what: str) -> Any:
+        return sa.case(
+            *(
+                (
+                    _USAGE.c.resource == name,
+                    sa.bindparam(
+                        f'asked_{what}_{number}', type_=sa.BigInteger()
+                    ),
+                )
+                for number, name in enumerate(names)
+            )
+        )
+
+    limit = quota_limits.limit_of(
+        _PROJECT, _CLASS_NAME, _USAGE.c.resource, given('default')
+    )
+    rows = [_USAGE.c.project_id == _PROJECT, _USAGE.c.resource.in_(names)]
+    asked = (
+        sa.select(
+            _USAGE.c.resource,
+            _USAGE.c[column].label('number'),
+            (_USAGE.c.in_use + _USAGE.c.reserved).label('used'),
+            given('delta').label('delta'),
+            sa.func.coalesce(
+                sa.func.nullif(limit, quota_limits.UNLIMITED),
+                quota_limits.MAXIMUM,
+            ).label('most'),
+        )
+        .where(*rows)
+        .order_by(_USAGE.c.resource)
+        .with_for_update()
+    )
+    asked = reservation_rows.evaluated_once(dialect, asked, 'asked')
+    # The sum of used and delta could be more than a number holds.
+    fits = sa.or_(
+        asked.c.delta < 0, asked.c.used <= asked.c.most - asked.c.delta
+    )
+    fitting = sa.func.sum(sa.case((fits, 1), else_=0)).over()
+    verdict = sa.select(asked, fitting.label('fitting')).subquery('verdict')
+    new = {
+        'in_use': reservation_rows.not_negative(
+            verdict.c.number + verdict.c.delta
+        ),
+        'reserved': verdict.c.number
+        + reservation_rows.not_negative(verdict.c.delta),
+    }
+    return (
+        sa.update(_USAGE)
+        .where(
+            *rows,
+            _USAGE.c.resource == verdict.c.resource,
+            verdict.c.fitting == count,
+        )
+        .values({column: new[column], 'updated_at': clock.utcnow()})
+    )
+
+
+def _add_missing(
+    project_id: str, names: list[str], *, session: AnySession
+) -> None:
+    present = session.execute(
+        sa.select(_USAGE.c.resource).where(
+            _USAGE.c.project_id == project_id, _USAGE.c.resource.in_(names)
+        )
+    )
+    missing = [n for n in names if n not in {row.resource for row in present}]
+    add(project_id, missing, session=session)
+
+
+def add(project_id: str, names: list[str], *, session: AnySession) -> None:
+    """Add usages that are missing, from what the project really has.
+
+    :param project_id: the project
+    :param names: the resources, sorted; whoever else adds them meanwhile is
+        waited for
+    :param session: an open transaction
+    """
+    counted = quota_counters.count(project_id, names, session=session)
+    for name in names:
+        key = {'project_id': project_id, 'resource': name}
+        session.execute(
+            query.upsert(
+                session.get_bind().dialect,
+                _USAGE,
+                tuple(key),
+                {**key, 'in_use': counted.get(name, 0)},
+                {'project_id': project_id},
+            )
+        )
+
+
+def _give_back_overdue(
+    project_id: str, names: list[str], *, session: AnySession
+) -> None:
+    overdue = session.scalars(
+        sa.select(_RESERVATION.c.id).where(
+            _RESERVATION.c.project_id == project_id,
+            _RESERVATION.c.resource.in_(names),
+            *reservation_rows.OVERDUE,
+        )
+    ).all()
+    if overdue:
+        reservation_rows.end(
+            overdue, [project_id], Reservation.EXPIRED, session=session
+        )
+
+
+def _refusal(
+    project_id: str, deltas: Mapping[str, int], *, session: AnySession
+) -> exception.Conflict:
+    usages = read(project_id, session=session)
+    wanted = {
+        name: usages[name]['in_use'] + usages[name]['reserved'] + delta
+        for name, delta in sorted(deltas.items())
+        if delta >= 0
+    }
+    overs = [
+        name
+        for name, number in wanted.items()
+        if number > usages[name]['limit'] != quota_limits.UNLIMITED
+    ]
+    for name, number in wanted.items():
+        if not overs and number > quota_limits.MAXIMUM:
+            return exception.QuotaUsageOverflow(
+                project_id=project_id,
+                resource=name,
+                maximum=quota_limits.MAXIMUM,
+            )
+    # None is over if a limit was raised in this very moment.
+    overs = overs or list(wanted)
+    return exception.OverQuota(
+        project_id=project_id,
+        explanation='; '.join(
+            '{0}: {in_use} in use, {reserved} reserved, {1} asked for, '
+            'limit {limit}'.format(name, deltas[name], **usages[name])
+            for name in overs
+        ),
+        overs=overs,
+        quotas={name: usages[name].pop('limit') for name in overs},
+        usages={name: usages[name] for name in overs},
+    )
+
+
+def read(project_id: str, *, session: AnySession) -> dict[str, dict[str, int]]:
+    """Return limit, in_use and reserved of each resource that has a quota.
+
+    :param project_id: the project
+    :param session: an open session; it is one statement, but for a project
+        that has never reserved
+    """
+    found: dict[str, dict[str, tuple[int, int]]] = {
+        source: {} for source in ('usage', 'class', 'own')
+    }
+    for source, name, one, two in session.execute(
+        _READ,
+        {
+            'of_project': project_id,
+            'of_class': quota_limits.default_class(),
+        },
+    ):
+        found[source][name] = (one, two)
+    limits = {**found['class'], **found['own']}
+    defaults = quota_limits.defaults()
+    counted = quota_counters.count(
+        project_id, defaults.keys() - found['usage'].keys(), session=session
+    )
+    usages = {}
+    for name, default in defaults.items():
+        missing = (counted.get(name, 0), 0)
+        in_use, reserved = found['usage'].get(name, missing)
+        limit, _ = limits.get(name, (default, 0))
+        usages[name] = {
+            'limit': limit,
+            'in_use': in_use,
+            'reserved': reserved,
+        }
+    return usages
+
+
+def _reading() -> Any:
+    def limits(source: str, table: Any, owner: Any) -> Any:
+        return sa.select(
+            sa.literal_column(f"'{source}'"),
+            table.c.resource,
+            table.c.limit,
+            sa.literal_column('0'),
+        ).where(owner, table.c.deleted == '')
+
+    quota: Any = Quota.__table__
+    of_class: Any = QuotaClass.__table__
+    return sa.union_all(
+        sa.select(
+            sa.literal_column("'usage'"),
+            _USAGE.c.resource,
+            _USAGE.c.in_use,
+            _USAGE.c.reserved,
+        ).where(_USAGE.c.project_id == _PROJECT),
+        limits('class', of_class, of_class.c.class_name == _CLASS_NAME),
+        limits('own', quota, quota.c.project_id == _PROJECT),
+    )
+
+
+_READ = _reading()
+
+
+def lock(
+    project_ids: Collection[str],
+    names: Collection[str] | None = None,
+    *,
+    session: AnySession,
+) -> None:
+    """Lock usages.
+
+    :param project_ids: the projects
+    :param names: the resources; None is all
+    :param session: an open transaction
+    """
+    statement = (
+        sa.select(_USAGE.c.resource)
+        .where(_USAGE.c.project_id.in_(project_ids))
+        .order_by(_USAGE.c.project_id, _USAGE.c.resource)
+        .with_for_update()
+    )
+    if names is not None:
+        statement = statement.where(_USAGE.c.resource.in_(names))
+    session.execute(statement)

@@ -1,0 +1,156 @@
+"""Usages: how much of each resource projects have, and whether that is so.
+
+The counters change in the transaction of what they count, so they agree with
+it. That they do is what ``quota_usage_check`` shows, and
+``quota_usage_sync`` puts right what somebody has changed behind our back.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice.context import RequestContext
+from myservice.context import require_admin
+from myservice.context import require_project
+from myservice.db import clock
+from myservice.db import query
+from myservice.db import quota_counters
+from myservice.db import quota_rows
+from myservice.db import validation
+from myservice.db.models import QuotaUsage
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import AnySession
+from myservice.db.session import get_session
+
+_TABLE: Any = QuotaUsage.__table__
+
+
+@retry_on_failure
+def quota_usage_get_all(
+    context: RequestContext, project_id: str | None = None
+) -> dict[str, dict[str, int]]:
+    """Return what a project may have, has and has reserved.
+
+    :param context: a caller of the project, or an administrator
+    :param project_id: the project; by default that of the context
+    :returns: for each resource that has a quota a dict of limit, which is -1
+        for unlimited, in_use and reserved
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when no project is named
+    """
+    project_id = require_project(context, project_id, 'quota_usage_get_all')
+    validation.check_name('project_id', project_id)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return quota_rows.read(project_id, session=session)
+
+
+@retry_on_failure
+def quota_usage_get_projects(
+    context: RequestContext,
+    limit: int | None = None,
+    marker: str | None = None,
+) -> list[str]:
+    """Return the projects that have usages, in the order of their ids.
+
+    :param context: an administrator's context
+    :param limit: how many at most; None is all
+    :param marker: those after this one
+    :returns: a list of project ids
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when limit or marker is of the wrong type
+    """
+    require_admin(context, 'quota_usage_get_projects')
+    query.check_limit(limit)
+    if marker is not None:
+        validation.check_text('marker', marker)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        statement = sa.select(_TABLE.c.project_id.distinct()).order_by(
+            _TABLE.c.project_id
+        )
+        if marker is not None:
+            statement = statement.where(_TABLE.c.project_id > marker)
+        return list(session.scalars(statement.limit(limit)))
+
+
+@retry_on_failure
+def quota_usage_check(
+    context: RequestContext, project_id: str | None = None
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Compare a project's usages with what it really has.
+
+    What is in use is compared where a counter is registered for the resource,
+    what is reserved with the reservations that have not ended.
+
+    :param context: a caller of the project, or an administrator
+    :param project_id: the project; by default that of the context
+    :returns: resource to what differs: in_use or reserved, to a dict of
+        recorded and counted. Empty where all is well
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when no project is named
+    """
+    project_id = require_project(context, project_id, 'quota_usage_check')
+    validation.check_name('project_id', project_id)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return _differences(context, project_id, session=session)
+
+
+@retry_on_failure
+def quota_usage_sync(
+    context: RequestContext, project_id: str
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Set a project's usages to what it really has.
+
+    What is created and committed in two transactions is counted twice by a
+    sync between the two; make one of them.
+
+    :param context: an administrator's context
+    :param project_id: the project
+    :returns: what differed, as quota_usage_check returns it
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when the project is no text
+    """
+    require_admin(context, 'quota_usage_sync')
+    validation.check_name('project_id', project_id)
+    session = get_session(context)
+    with session.begin():
+        # Nobody changes what is counted, or reserved, without these locks.
+        quota_rows.lock([project_id], session=session)
+        differences = _differences(context, project_id, session=session)
+        for resource, columns in sorted(differences.items()):
+            values = {
+                column: numbers['counted']
+                for column, numbers in columns.items()
+            }
+            session.execute(
+                sa.update(_TABLE)
+                .where(
+                    _TABLE.c.project_id == project_id,
+                    _TABLE.c.resource == resource,
+                )
+                .values(updated_at=clock.utcnow(), **values)
+            )
+        return differences
+
+
+def _differences(
+    context: RequestContext, project_id: str, *, session: AnySession
+) -> dict[str, dict[str, dict[str, int]]]:
+    # One statement, which sees one state of the database: numbers that are
+    # read one after the other differ in a busy project that is in order.
+    differences: dict[str, dict[str, dict[str, int]]] = {}
+    for row in session.execute(
+        quota_counters.comparison(), {quota_counters.PROJECT.key: project_id}
+    ):
+        for column, recorded, counted in (
+            ('in_use', row.in_use, row.counted),
+            ('reserved', row.reserved, row.held),
+        ):
+            if counted is not None and recorded != counted:
+                differences.setdefault(row.resource, {})[column] = {
+                    'recorded': recorded,
+                    'counted': int(counted),
+                }
+    return differences

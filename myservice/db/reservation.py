@@ -1,0 +1,293 @@
+"""Reservations: what a project has asked for and not yet got.
+
+``quota_reserve`` takes from the quota before there is anything to count, and
+``reservation_commit`` makes it use, once there is::
+
+    with db.api.transaction(ctx):
+        reservations = db.api.quota_reserve(ctx, {'gigabytes': 10})
+        ...
+        db.api.reservation_commit(ctx, reservations)
+
+Where the two are transactions of their own, what is reserved and never
+committed expires.
+"""
+
+import datetime
+from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice import exception
+from myservice.context import RequestContext
+from myservice.context import require_admin
+from myservice.context import require_project
+from myservice.db import clock
+from myservice.db import engine
+from myservice.db import quota_limits
+from myservice.db import quota_rows
+from myservice.db import reservation_rows
+from myservice.db import validation
+from myservice.db.models import Reservation
+from myservice.db.retry import in_batches
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import AnySession
+from myservice.db.session import get_session
+from myservice.db.session import undo_on_refusal
+
+_TABLE: Any = Reservation.__table__
+
+
+def _reserved(
+    context: RequestContext,
+    deltas: Mapping[str, int],
+    project_id: str | None = None,
+    expire: Any = None,
+    *,
+    session: AnySession,
+) -> list[str]:
+    ids = [session.operation.id_for(resource) for resource in deltas]
+    found = session.scalars(sa.select(_TABLE.c.id).where(_TABLE.c.id.in_(ids)))
+    if len(found.all()) != len(ids):
+        raise exception.NotFound()
+    return ids
+
+
+@retry_on_failure(settle=_reserved)
+def quota_reserve(
+    context: RequestContext,
+    deltas: Mapping[str, int],
+    project_id: str | None = None,
+    expire: float | datetime.timedelta | datetime.datetime | None = None,
+) -> list[str]:
+    """Reserve parts of a project's quota, all of them or nothing.
+
+    Reservations that are overdue stand in nobody's way. A negative delta
+    always fits, and frees only when it is committed. A delta of 0 does not
+    fit where the limit is already passed.
+
+    :param context: a caller of the project, or an administrator
+    :param deltas: resource to how much more of it
+    :param project_id: the project; by default that of the context
+    :param expire: when it is given back unless it is committed: in how many
+        seconds, as a number or a timedelta, or at which time; by default
+        in [quota] reservation_expire seconds
+    :returns: the ids of the reservations, in the order of deltas
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when deltas or expire is something else, or
+        no project is named
+    :raises QuotaResourceUnknown: an InvalidInput, when a resource has no
+        quota
+    :raises OverQuota: when it does not fit into the limits
+    :raises QuotaUsageOverflow: when a counter could not hold it
+    """
+    project_id = require_project(context, project_id, 'quota_reserve')
+    validation.check_name('project_id', project_id)
+    quota_limits.check_deltas(deltas)
+    validation.check_expiry('expire', expire)
+    session = get_session(context)
+    with session.begin():
+        with undo_on_refusal(context):
+            ids = reservation_rows.insert(
+                project_id, deltas, expire, session=session
+            )
+            quota_rows.take(project_id, deltas, 'reserved', session=session)
+        return ids
+
+
+def _ended(
+    context: RequestContext,
+    reservations: Collection[str],
+    project_id: str | None = None,
+    *,
+    session: AnySession,
+) -> None:
+    ended = session.scalars(
+        sa.select(_TABLE.c.id).where(
+            _TABLE.c.id.in_(reservations),
+            _TABLE.c.operation == session.operation.id,
+        )
+    )
+    if len(ended.all()) != len(set(reservations)):
+        raise exception.NotFound()
+
+
+@retry_on_failure(settle=_ended)
+def reservation_commit(
+    context: RequestContext,
+    reservations: Collection[str],
+    project_id: str | None = None,
+) -> None:
+    """Turn reservations into use, all of them or nothing.
+
+    :param context: a caller of the project, or an administrator
+    :param reservations: the ids that ``quota_reserve`` has returned
+    :param project_id: the project; by default that of the context
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when reservations is no list of ids, or no project
+        is named
+    :raises ReservationNotFound: when one was ended, or is not of the project
+    :raises ReservationExpired: when one was not committed in time
+    """
+    project_id = require_project(context, project_id, 'reservation_commit')
+    validation.check_name('project_id', project_id)
+    validation.check_texts('reservations', reservations)
+    session = get_session(context)
+    with session.begin():
+        with undo_on_refusal(context):
+            _end(
+                context,
+                project_id,
+                reservations,
+                Reservation.COMMITTED,
+                session=session,
+            )
+
+
+@retry_on_failure(settle=_ended)
+def reservation_rollback(
+    context: RequestContext,
+    reservations: Collection[str],
+    project_id: str | None = None,
+) -> None:
+    """Give reservations back, all of them or nothing.
+
+    :param context: a caller of the project, or an administrator
+    :param reservations: the ids that ``quota_reserve`` has returned
+    :param project_id: the project; by default that of the context
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when reservations is no list of ids, or no project
+        is named
+    :raises ReservationNotFound: when one was ended, or is not of the project
+    :raises ReservationExpired: when one has expired, which gives it back too
+    """
+    project_id = require_project(context, project_id, 'reservation_rollback')
+    validation.check_name('project_id', project_id)
+    validation.check_texts('reservations', reservations)
+    session = get_session(context)
+    with session.begin():
+        with undo_on_refusal(context):
+            _end(
+                context,
+                project_id,
+                reservations,
+                Reservation.ROLLED_BACK,
+                session=session,
+            )
+
+
+@in_batches
+@retry_on_failure
+def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
+    """Give back what was never committed and is overdue.
+
+    Nothing waits for it: a reservation that is overdue can no longer be
+    committed, and stands in nobody's way. Any number of callers may do it at
+    once.
+
+    :param context: an administrator's context
+    :param batch_size: how many in one transaction
+    :returns: how many reservations were given back
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when batch_size is no number from 1 on
+    """
+    require_admin(context, 'reservation_expire')
+    validation.check_batch_size(batch_size)
+    session = get_session(context)
+    with session.begin():
+        overdue = session.execute(
+            sa.select(_TABLE.c.id, _TABLE.c.project_id, _TABLE.c.resource)
+            .where(*reservation_rows.OVERDUE)
+            .order_by(_TABLE.c.expire_at)
+            .limit(batch_size)
+        ).all()
+        if not overdue:
+            return 0
+        project_ids = {row.project_id for row in overdue}
+        names = {row.resource for row in overdue}
+        quota_rows.lock(project_ids, names, session=session)
+        return reservation_rows.end(
+            sorted(row.id for row in overdue),
+            sorted(project_ids),
+            Reservation.EXPIRED,
+            session=session,
+        )
+
+
+@in_batches
+@retry_on_failure
+def reservation_purge(context: RequestContext, batch_size: int = 1000) -> int:
+    """Delete reservations that ended long ago.
+
+    They are kept for [database] operation_lifetime after they would have
+    expired, so that a retry finds what became of them.
+
+    :param context: an administrator's context
+    :param batch_size: how many in one transaction
+    :returns: how many were deleted
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when batch_size is no number from 1 on
+    """
+    require_admin(context, 'reservation_purge')
+    validation.check_batch_size(batch_size)
+    session = get_session(context)
+    with session.begin():
+        lifetime = engine.get_conf().database.operation_lifetime
+        ended = (
+            Reservation.COMMITTED,
+            Reservation.ROLLED_BACK,
+            Reservation.EXPIRED,
+        )
+        old = session.scalars(
+            sa.select(_TABLE.c.id)
+            .where(
+                _TABLE.c.state.in_(ended),
+                _TABLE.c.expire_at < clock.seconds_ago(lifetime),
+            )
+            .limit(batch_size)
+        ).all()
+        if old:
+            session.execute(sa.delete(_TABLE).where(_TABLE.c.id.in_(old)))
+        return len(old)
+
+
+def _end(
+    context: RequestContext,
+    project_id: str,
+    reservations: Collection[str],
+    state: str,
+    *,
+    session: AnySession,
+) -> None:
+    ids = sorted(set(reservations))
+    if not ids:
+        return
+    if reservation_rows.end(ids, [project_id], state, session=session) == len(
+        ids
+    ):
+        return
+    found = {
+        row.id: row
+        for row in session.execute(
+            sa.select(_TABLE.c.id, _TABLE.c.state, _TABLE.c.operation).where(
+                _TABLE.c.id.in_(ids), _TABLE.c.project_id == project_id
+            )
+        )
+    }
+    # Those that were in order are by now what they were to become.
+    ours = {i for i in found if found[i].operation == session.operation.id}
+    expired = {
+        i
+        for i in found.keys() - ours
+        if found[i].state in (Reservation.RESERVED, Reservation.EXPIRED)
+    }
+    missing = set(ids) - ours - expired
+    kind = (
+        exception.ReservationNotFound
+        if missing
+        else exception.ReservationExpired
+    )
+    raise kind(
+        project_id=project_id, reservation_ids=sorted(missing or expired)
+    )

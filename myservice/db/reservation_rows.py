@@ -1,0 +1,265 @@
+"""The rows of reservations: how they are made, and how they end.
+
+See quota_rows.py for the order in which rows are locked.
+"""
+
+import datetime
+import functools
+from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from myservice.db import clock
+from myservice.db import engine
+from myservice.db.models import QuotaUsage
+from myservice.db.models import Reservation
+from myservice.db.session import AnySession
+
+_USAGE: Any = QuotaUsage.__table__
+_RESERVATION: Any = Reservation.__table__
+
+_PROJECTS: Any = sa.bindparam('project_ids', expanding=True)
+_IDS: Any = sa.bindparam('reservation_ids', expanding=True)
+
+OVERDUE = (
+    _RESERVATION.c.state == Reservation.RESERVED,
+    _RESERVATION.c.expire_at <= clock.utcnow(),
+)
+
+
+class not_negative(FunctionElement[Any]):
+    """A number, or 0 where it is below."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(not_negative)
+def _greatest(element: Any, compiler: Any, **kw: Any) -> str:
+    return f'GREATEST({compiler.process(element.clauses, **kw)}, 0)'
+
+
+@compiles(not_negative, 'sqlite')
+def _max(element: Any, compiler: Any, **kw: Any) -> str:
+    return f'max({compiler.process(element.clauses, **kw)}, 0)'
+
+
+def evaluated_once(dialect: str, select: Any, name: str) -> Any:
+    """Return a locking SELECT that an UPDATE can join.
+
+    PostgreSQL may evaluate a subquery again for each row that it joins, and
+    leaves out by then what the UPDATE has already changed; a CTE that locks
+    it evaluates once. MariaDB knows no CTE in an UPDATE, and keeps the rows
+    of a subquery.
+
+    :param dialect: the name of the dialect
+    :param select: the SELECT
+    :param name: what to call its rows
+    """
+    return (
+        select.cte(name) if dialect == 'postgresql' else select.subquery(name)
+    )
+
+
+def insert(
+    project_id: str,
+    deltas: Mapping[str, int],
+    expire: Any,
+    *,
+    session: AnySession,
+) -> list[str]:
+    """Insert reservations, in one statement.
+
+    :param project_id: the project
+    :param deltas: resource to number
+    :param expire: as ``quota_reserve`` takes it
+    :param session: an open transaction
+    :returns: their ids, the same ones in every attempt of a call
+    """
+    if expire is None:
+        expire = engine.get_conf().quota.reservation_expire
+    if isinstance(expire, datetime.timedelta):
+        expire = expire.total_seconds()
+    by_clock = not isinstance(expire, datetime.datetime)
+    if not by_clock and expire.tzinfo is not None:
+        expire = expire.astimezone(datetime.UTC).replace(tzinfo=None)
+    # Seconds ago, in the words of SQL.
+    parameters = {
+        'of_project': project_id,
+        'expire': -expire if by_clock else expire,
+    }
+    ids = []
+    for number, (resource, delta) in enumerate(deltas.items()):
+        ids.append(session.operation.id_for(resource))
+        parameters[f'new_id_{number}'] = ids[-1]
+        parameters[f'new_resource_{number}'] = resource
+        parameters[f'new_delta_{number}'] = delta
+    session.execute(_inserting(len(deltas), by_clock), parameters)
+    return ids
+
+
+@functools.cache
+def _inserting(count: int, by_clock: bool) -> Any:
+    """Return one INSERT for so many reservations.
+
+    :param count: how many
+    :param by_clock: whether they expire some seconds from now, by the
+        database's clock, or at a certain time
+    """
+    columns = _RESERVATION.c
+
+    def given(name: str, column: Any) -> Any:
+        return sa.bindparam(name, type_=column.type)
+
+    expire_at = given('expire', columns.expire_at)
+    if by_clock:
+        expire_at = clock.seconds_ago(sa.bindparam('expire', type_=sa.Float()))
+    rows = [
+        sa.select(
+            given(f'new_id_{number}', columns.id),
+            given('of_project', columns.project_id),
+            given(f'new_resource_{number}', columns.resource),
+            given(f'new_delta_{number}', columns.delta),
+            expire_at,
+            sa.literal(Reservation.RESERVED, columns.state.type),
+            sa.literal('', columns.operation.type),
+            clock.utcnow(),
+        )
+        for number in range(count)
+    ]
+    return sa.insert(_RESERVATION).from_select(
+        [
+            'id',
+            'project_id',
+            'resource',
+            'delta',
+            'expire_at',
+            'state',
+            'operation',
+            'created_at',
+        ],
+        sa.union_all(*rows),
+        include_defaults=False,
+    )
+
+
+def end(
+    reservation_ids: Collection[str],
+    project_ids: Collection[str],
+    state: str,
+    *,
+    session: AnySession,
+) -> int:
+    """End reservations: two statements, however many there are.
+
+    The usages come first, though the second statement is what tells who may
+    end a reservation: until then the usages say what is not yet so. Where it
+    reached fewer than were asked for, the caller has to undo both.
+
+    :param reservation_ids: their ids
+    :param project_ids: the projects that they belong to
+    :param state: what they become. COMMITTED and ROLLED_BACK reach those that
+        have not expired; for EXPIRED the caller holds their usages
+    :param session: an open transaction
+    :returns: how many it reached
+    """
+    session.execute(
+        _settling(
+            session.get_bind().dialect.name, state == Reservation.COMMITTED
+        ),
+        {'project_ids': project_ids, 'reservation_ids': reservation_ids},
+    )
+    result = session.execute(
+        _ENDING if state == Reservation.EXPIRED else _ENDING_IN_TIME,
+        {
+            'project_ids': project_ids,
+            'reservation_ids': reservation_ids,
+            'new_state': state,
+            'ended_by': session.operation.id,
+        },
+    )
+    return int(result.rowcount)
+
+
+_ENDING = (
+    sa.update(_RESERVATION)
+    .where(
+        _RESERVATION.c.id.in_(_IDS),
+        _RESERVATION.c.project_id.in_(_PROJECTS),
+        _RESERVATION.c.state == Reservation.RESERVED,
+    )
+    .values(
+        state=sa.bindparam('new_state'),
+        operation=sa.bindparam('ended_by'),
+        updated_at=clock.utcnow(),
+    )
+)
+_ENDING_IN_TIME = _ENDING.where(_RESERVATION.c.expire_at > clock.utcnow())
+
+
+@functools.cache
+def _settling(dialect: str, committing: bool) -> Any:
+    """Return the UPDATE that moves what reservations hold, or gives it back.
+
+    :param dialect: its name
+    :param committing: whether what they hold becomes used
+    """
+
+    def sum_of(number: Any, usage: Any) -> Any:
+        return (
+            sa.select(sa.func.sum(number))
+            .where(*_reserved_of(usage))
+            .scalar_subquery()
+        )
+
+    def new(usage: Any) -> dict[str, Any]:
+        held = sum_of(not_negative(_RESERVATION.c.delta), usage)
+        values = {
+            'reserved': not_negative(usage.reserved - held),
+            'updated_at': clock.utcnow(),
+        }
+        if committing:
+            change = sum_of(_RESERVATION.c.delta, usage)
+            values['in_use'] = not_negative(usage.in_use + change)
+        return values
+
+    which = (
+        _USAGE.c.project_id.in_(_PROJECTS),
+        sa.exists().where(*_reserved_of(_USAGE.c)),
+    )
+    if dialect != 'postgresql':
+        return sa.update(_USAGE).where(*which).values(new(_USAGE.c))
+    # An UPDATE takes its rows in any order there.
+    locked = (
+        sa.select(
+            _USAGE.c.project_id,
+            _USAGE.c.resource,
+            _USAGE.c.in_use,
+            _USAGE.c.reserved,
+        )
+        .where(*which)
+        .order_by(_USAGE.c.project_id, _USAGE.c.resource)
+        .with_for_update()
+    )
+    locked = evaluated_once(dialect, locked, 'locked')
+    return (
+        sa.update(_USAGE)
+        .where(
+            _USAGE.c.project_id == locked.c.project_id,
+            _USAGE.c.resource == locked.c.resource,
+        )
+        .values(new(locked.c))
+    )
+
+
+def _reserved_of(usage: Any) -> list[Any]:
+    return [
+        _RESERVATION.c.id.in_(_IDS),
+        _RESERVATION.c.project_id == usage.project_id,
+        _RESERVATION.c.resource == usage.resource,
+        _RESERVATION.c.state == Reservation.RESERVED,
+    ]
