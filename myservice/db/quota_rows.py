@@ -1,9 +1,9 @@
 """The rows of quota_usages: how they are read, and every change of them.
 
-The lock order is the same everywhere, so that no two calls can deadlock: the
-usages of a project by resource (projects by their id), then reservations.
-Whoever changes a reservation holds the usage that it is part of; new ones,
-which nobody else knows of, can be inserted before.
+The lock order is the same everywhere, so that no two calls can deadlock:
+reservations by id, then usages by project and resource. New reservations are
+nobody else's yet; and where some are overdue when usages are already locked,
+those that cannot be locked at once are not waited for.
 """
 
 import functools
@@ -13,6 +13,7 @@ from typing import Any
 from typing import Literal
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exception
 
 from myservice import exception
 from myservice.db import clock
@@ -74,10 +75,11 @@ def take(
 
     if fits():
         return
-    _add_missing(project_id, names, session=session)
-    _give_back_overdue(project_id, names, session=session)
-    if not fits():
-        raise _refusal(project_id, deltas, session=session)
+    added = _add_missing(project_id, names, session=session)
+    given_back = _give_back_overdue(project_id, names, session=session)
+    if (added or given_back) and fits():
+        return
+    raise _refusal(project_id, deltas, session=session)
 
 
 @functools.cache
@@ -152,14 +154,15 @@ def _taking(dialect: str, count: int, column: Column) -> Any:
 
 def _add_missing(
     project_id: str, names: list[str], *, session: AnySession
-) -> None:
-    present = session.execute(
+) -> bool:
+    present = session.scalars(
         sa.select(_USAGE.c.resource).where(
             _USAGE.c.project_id == project_id, _USAGE.c.resource.in_(names)
         )
-    )
-    missing = [n for n in names if n not in {row.resource for row in present}]
+    ).all()
+    missing = [name for name in names if name not in present]
     add(project_id, missing, session=session)
+    return bool(missing)
 
 
 def add(project_id: str, names: list[str], *, session: AnySession) -> None:
@@ -186,18 +189,30 @@ def add(project_id: str, names: list[str], *, session: AnySession) -> None:
 
 def _give_back_overdue(
     project_id: str, names: list[str], *, session: AnySession
-) -> None:
+) -> bool:
+    of_project = sa.and_(
+        _RESERVATION.c.project_id == project_id,
+        _RESERVATION.c.resource.in_(names),
+    )
     overdue = session.scalars(
         sa.select(_RESERVATION.c.id).where(
-            _RESERVATION.c.project_id == project_id,
-            _RESERVATION.c.resource.in_(names),
-            *reservation_rows.OVERDUE,
+            *reservation_rows.OVERDUE, of_project
         )
     ).all()
-    if overdue:
-        reservation_rows.end(
-            overdue, [project_id], Reservation.EXPIRED, session=session
-        )
+    if not overdue:
+        return False
+    free = reservation_rows.lock_overdue(of_project, session=session)
+    if len(free) < len(overdue):
+        # Whoever ends the others now waits for our usages: with what he
+        # gives back it may fit, but he cannot go on before we end.
+        raise db_exception.DBDeadlock()
+    reservation_rows.end(
+        [row.id for row in free],
+        [project_id],
+        Reservation.EXPIRED,
+        session=session,
+    )
+    return True
 
 
 def _refusal(

@@ -196,23 +196,17 @@ def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
     validation.check_batch_size(batch_size)
     session = get_session(context)
     with session.begin():
-        overdue = session.execute(
-            sa.select(_TABLE.c.id, _TABLE.c.project_id, _TABLE.c.resource)
-            .where(*reservation_rows.OVERDUE)
-            .order_by(_TABLE.c.expire_at)
-            .limit(batch_size)
-        ).all()
-        if not overdue:
-            return 0
-        project_ids = {row.project_id for row in overdue}
-        names = {row.resource for row in overdue}
-        quota_rows.lock(project_ids, names, session=session)
-        return reservation_rows.end(
-            sorted(row.id for row in overdue),
-            sorted(project_ids),
-            Reservation.EXPIRED,
-            session=session,
+        overdue = reservation_rows.lock_overdue(
+            sa.true(), batch_size, session=session
         )
+        if overdue:
+            reservation_rows.end(
+                [row.id for row in overdue],
+                {row.project_id for row in overdue},
+                Reservation.EXPIRED,
+                session=session,
+            )
+        return len(overdue)
 
 
 @in_batches
@@ -263,9 +257,7 @@ def _end(
     ids = sorted(set(reservations))
     if not ids:
         return
-    if reservation_rows.end(ids, [project_id], state, session=session) == len(
-        ids
-    ):
+    if reservation_rows.end(ids, [project_id], state, session=session):
         return
     found = {
         row.id: row

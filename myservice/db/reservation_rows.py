@@ -24,6 +24,7 @@ _RESERVATION: Any = Reservation.__table__
 
 _PROJECTS: Any = sa.bindparam('project_ids', expanding=True)
 _IDS: Any = sa.bindparam('reservation_ids', expanding=True)
+_ENDED_BY: Any = sa.bindparam('ended_by', type_=_RESERVATION.c.operation.type)
 
 OVERDUE = (
     _RESERVATION.c.state == Reservation.RESERVED,
@@ -147,42 +148,62 @@ def _inserting(count: int, by_clock: bool) -> Any:
     )
 
 
+def lock_overdue(
+    condition: Any, limit: int | None = None, *, session: AnySession
+) -> list[Any]:
+    """Lock reservations that are overdue, without waiting for any.
+
+    Those that are locked are being ended by somebody else.
+
+    :param condition: which ones, as SQL
+    :param limit: how many at most
+    :param session: an open transaction
+    :returns: rows with id and project_id
+    """
+    return list(
+        session.execute(
+            sa.select(_RESERVATION.c.id, _RESERVATION.c.project_id)
+            .where(*OVERDUE, condition)
+            .order_by(_RESERVATION.c.expire_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    )
+
+
 def end(
     reservation_ids: Collection[str],
     project_ids: Collection[str],
     state: str,
     *,
     session: AnySession,
-) -> int:
-    """End reservations: two statements, however many there are.
+) -> bool:
+    """End reservations, all of them or nothing.
 
-    The usages come first, though the second statement is what tells who may
-    end a reservation: until then the usages say what is not yet so. Where it
-    reached fewer than were asked for, the caller has to undo both.
+    It is two statements, however many there are. The first one decides who
+    ends a reservation, the second one settles what that one has reached.
 
     :param reservation_ids: their ids
     :param project_ids: the projects that they belong to
-    :param state: what they become. COMMITTED and ROLLED_BACK reach those that
-        have not expired; for EXPIRED the caller holds their usages
+    :param state: what they become; what is to be COMMITTED or ROLLED_BACK
+        must not be overdue
     :param session: an open transaction
-    :returns: how many it reached
+    :returns: whether all of them could be ended; if not, the caller has to
+        undo what was written
     """
-    session.execute(
-        _settling(
-            session.get_bind().dialect.name, state == Reservation.COMMITTED
-        ),
-        {'project_ids': project_ids, 'reservation_ids': reservation_ids},
-    )
-    result = session.execute(
-        _ENDING if state == Reservation.EXPIRED else _ENDING_IN_TIME,
-        {
-            'project_ids': project_ids,
-            'reservation_ids': reservation_ids,
-            'new_state': state,
-            'ended_by': session.operation.id,
-        },
-    )
-    return int(result.rowcount)
+    which = {
+        'project_ids': sorted(project_ids),
+        'reservation_ids': sorted(reservation_ids),
+        'ended_by': session.operation.id,
+    }
+    ending = _ENDING if state == Reservation.EXPIRED else _ENDING_IN_TIME
+    result = session.execute(ending, {**which, 'new_state': state})
+    if result.rowcount != len(reservation_ids):
+        return False
+    dialect = session.get_bind().dialect.name
+    committing = state == Reservation.COMMITTED
+    session.execute(_settling(dialect, committing), which)
+    return True
 
 
 _ENDING = (
@@ -194,7 +215,7 @@ _ENDING = (
     )
     .values(
         state=sa.bindparam('new_state'),
-        operation=sa.bindparam('ended_by'),
+        operation=_ENDED_BY,
         updated_at=clock.utcnow(),
     )
 )
@@ -203,63 +224,71 @@ _ENDING_IN_TIME = _ENDING.where(_RESERVATION.c.expire_at > clock.utcnow())
 
 @functools.cache
 def _settling(dialect: str, committing: bool) -> Any:
-    """Return the UPDATE that moves what reservations hold, or gives it back.
+    """Return the UPDATE that takes from ``reserved`` what has been ended.
 
     :param dialect: its name
-    :param committing: whether what they hold becomes used
+    :param committing: whether it is in use from now on
     """
+    held = sa.func.sum(not_negative(_RESERVATION.c.delta)).label('held')
+    change = sa.func.sum(_RESERVATION.c.delta).label('change')
+    ended = [
+        _RESERVATION.c.id.in_(_IDS),
+        _RESERVATION.c.operation == _ENDED_BY,
+    ]
 
-    def sum_of(number: Any, usage: Any) -> Any:
-        return (
-            sa.select(sa.func.sum(number))
-            .where(*_reserved_of(usage))
-            .scalar_subquery()
-        )
-
-    def new(usage: Any) -> dict[str, Any]:
-        held = sum_of(not_negative(_RESERVATION.c.delta), usage)
+    def new(usage: Any, held: Any, change: Any) -> dict[str, Any]:
         values = {
             'reserved': not_negative(usage.reserved - held),
             'updated_at': clock.utcnow(),
         }
         if committing:
-            change = sum_of(_RESERVATION.c.delta, usage)
             values['in_use'] = not_negative(usage.in_use + change)
         return values
 
-    which = (
-        _USAGE.c.project_id.in_(_PROJECTS),
-        sa.exists().where(*_reserved_of(_USAGE.c)),
-    )
-    if dialect != 'postgresql':
-        return sa.update(_USAGE).where(*which).values(new(_USAGE.c))
-    # An UPDATE takes its rows in any order there.
-    locked = (
-        sa.select(
-            _USAGE.c.project_id,
-            _USAGE.c.resource,
-            _USAGE.c.in_use,
-            _USAGE.c.reserved,
+    def of_usage(other: Any) -> Any:
+        return sa.and_(
+            _USAGE.c.project_id == other.project_id,
+            _USAGE.c.resource == other.resource,
         )
-        .where(*which)
-        .order_by(_USAGE.c.project_id, _USAGE.c.resource)
-        .with_for_update()
+
+    if dialect in ('mysql', 'mariadb'):
+        # With a join it would lock the reservations that it passes by; what
+        # a subquery reads it does not.
+        def found(number: Any) -> Any:
+            return sa.select(number).where(*ended, of_usage(_RESERVATION.c))
+
+        return (
+            sa.update(_USAGE)
+            .where(
+                _USAGE.c.project_id.in_(_PROJECTS),
+                found(_RESERVATION.c.id).exists(),
+            )
+            .values(
+                new(
+                    _USAGE.c,
+                    found(held).scalar_subquery(),
+                    found(change).scalar_subquery(),
+                )
+            )
+        )
+    keys = (_RESERVATION.c.project_id, _RESERVATION.c.resource)
+    changes = (
+        sa.select(*keys, held, change)
+        .where(*ended)
+        .group_by(*keys)
+        .subquery('changes')
     )
-    locked = evaluated_once(dialect, locked, 'locked')
+    # PostgreSQL's UPDATE takes its rows in any order.
+    locked = evaluated_once(
+        dialect,
+        sa.select(_USAGE, changes.c.held, changes.c.change)
+        .where(of_usage(changes.c))
+        .order_by(_USAGE.c.project_id, _USAGE.c.resource)
+        .with_for_update(of=_USAGE),
+        'locked',
+    )
     return (
         sa.update(_USAGE)
-        .where(
-            _USAGE.c.project_id == locked.c.project_id,
-            _USAGE.c.resource == locked.c.resource,
-        )
-        .values(new(locked.c))
+        .where(of_usage(locked.c))
+        .values(new(locked.c, locked.c.held, locked.c.change))
     )
-
-
-def _reserved_of(usage: Any) -> list[Any]:
-    return [
-        _RESERVATION.c.id.in_(_IDS),
-        _RESERVATION.c.project_id == usage.project_id,
-        _RESERVATION.c.resource == usage.resource,
-        _RESERVATION.c.state == Reservation.RESERVED,
-    ]
