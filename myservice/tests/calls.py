@@ -32,6 +32,17 @@ class World:
 
     def __init__(self) -> None:
         self.service = factories.create_service(version=1)
+        self.project_id = 'project'
+        admin = context.get_admin_context()
+        db.api.quota_create(admin, self.project_id, 'resources', 50)
+        db.api.quota_class_create(admin, 'default', 'resources', 60)
+        self.reservations = db.api.quota_reserve(
+            admin, {'resources': 1, 'gigabytes': 2}, self.project_id
+        )
+        overdue = db.api.quota_reserve(
+            admin, {'gigabytes': 3}, self.project_id, expire=-1
+        )
+        self.overdue = overdue[0]
 
 
 def names() -> list[str]:
@@ -82,11 +93,22 @@ def _two_writes(name: str, world: World) -> Callable[..., None]:
 
 
 _ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
-    'context': lambda name, world: context.get_admin_context(),
+    'context': lambda name, world: context.RequestContext(
+        project_id=world.project_id, is_admin=True, overwrite=False
+    ),
     'values': _values,
     'function': _two_writes,
     'service_id': lambda name, world: world.service.id,
     'service_ids': lambda name, world: [world.service.id, 'unknown'],
+    'project_id': lambda name, world: world.project_id,
+    'class_name': lambda name, world: 'default',
+    # Those that create something need one that is not there yet.
+    'resource': lambda name, world: (
+        'gigabytes' if name.endswith('_create') else 'resources'
+    ),
+    'limit': lambda name, world: 70,
+    'deltas': lambda name, world: {'resources': 1, 'gigabytes': 5},
+    'reservations': lambda name, world: world.reservations,
     'host': lambda name, world: world.service.host,
     'binary': lambda name, world: world.service.binary,
 }

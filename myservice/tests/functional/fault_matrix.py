@@ -134,7 +134,9 @@ class Matrix:
         with self.direct.connect() as connection:
             return {
                 table.name: {
-                    row.id: dict(row._mapping)
+                    tuple(
+                        row._mapping[key] for key in table.primary_key
+                    ): dict(row._mapping)
                     for row in connection.execute(sa.select(table))
                 }
                 for table in models.Base.metadata.sorted_tables
@@ -155,7 +157,7 @@ def _difference(before: Any, after: Any) -> tuple[Any, ...]:
             name: type(value)
             if isinstance(value, datetime.datetime) or name == 'attempt'
             else bool(value)
-            if name == 'deleted'
+            if name in ('deleted', 'operation')
             else value
             for name, value in row.items()
             if name not in ('id', 'updated_at')
