@@ -17,7 +17,13 @@ class MyServiceError(Exception):
         for name, value in fields.items():
             setattr(self, name, value)
         self._fields = fields
-        super().__init__(self.message.format(**fields))
+        texts = {
+            name: ', '.join(map(str, value))
+            if isinstance(value, list)
+            else value
+            for name, value in fields.items()
+        }
+        super().__init__(self.message.format(**texts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are rebuilt from positional arguments; ours take keywords.

@@ -40,6 +40,7 @@ def take(
     project_id: str,
     deltas: Mapping[str, int],
     column: Column,
+    new: Collection[str] = (),
     *,
     session: AnySession,
 ) -> None:
@@ -52,6 +53,8 @@ def take(
     :param deltas: resource to number. A negative one always fits, and takes
         nothing from ``reserved``; 0 does not fit where the limit is passed
     :param column: what to add to
+    :param new: the ids of the reservations that this is for; even if they
+        are overdue by now, they are not those to give back
     :param session: an open transaction
     :raises OverQuota: when it does not fit
     :raises QuotaUsageOverflow: when a counter could not hold it
@@ -76,7 +79,7 @@ def take(
     if fits():
         return
     added = _add_missing(project_id, names, session=session)
-    given_back = _give_back_overdue(project_id, names, session=session)
+    given_back = _give_back_overdue(project_id, names, new, session=session)
     if (added or given_back) and fits():
         return
     raise _refusal(project_id, deltas, session=session)
@@ -188,9 +191,14 @@ def add(project_id: str, names: list[str], *, session: AnySession) -> None:
 
 
 def _give_back_overdue(
-    project_id: str, names: list[str], *, session: AnySession
+    project_id: str,
+    names: list[str],
+    new: Collection[str],
+    *,
+    session: AnySession,
 ) -> bool:
     of_project = sa.and_(
+        _RESERVATION.c.id.not_in(new),
         _RESERVATION.c.project_id == project_id,
         _RESERVATION.c.resource.in_(names),
     )

@@ -66,8 +66,10 @@ def quota_usage_get_projects(
         validation.check_text('marker', marker)
     session = get_session(context, read_only=True)
     with session.begin():
-        statement = sa.select(_TABLE.c.project_id.distinct()).order_by(
-            _TABLE.c.project_id
+        statement = (
+            sa.select(_TABLE.c.project_id)
+            .distinct()
+            .order_by(_TABLE.c.project_id)
         )
         if marker is not None:
             statement = statement.where(_TABLE.c.project_id > marker)

@@ -92,7 +92,9 @@ def quota_reserve(
             ids = reservation_rows.insert(
                 project_id, deltas, expire, session=session
             )
-            quota_rows.take(project_id, deltas, 'reserved', session=session)
+            quota_rows.take(
+                project_id, deltas, 'reserved', ids, session=session
+            )
         return ids
 
 

@@ -32,17 +32,17 @@ class World:
 
     def __init__(self) -> None:
         self.service = factories.create_service(version=1)
-        self.project_id = 'project'
+        self.project_id = f'project of {self.service.host}'
+        self.class_name = f'class of {self.service.host}'
         admin = context.get_admin_context()
         db.api.quota_create(admin, self.project_id, 'resources', 50)
-        db.api.quota_class_create(admin, 'default', 'resources', 60)
+        db.api.quota_class_create(admin, self.class_name, 'resources', 60)
         self.reservations = db.api.quota_reserve(
             admin, {'resources': 1, 'gigabytes': 2}, self.project_id
         )
-        overdue = db.api.quota_reserve(
+        db.api.quota_reserve(
             admin, {'gigabytes': 3}, self.project_id, expire=-1
         )
-        self.overdue = overdue[0]
 
 
 def names() -> list[str]:
@@ -101,7 +101,7 @@ _ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'service_id': lambda name, world: world.service.id,
     'service_ids': lambda name, world: [world.service.id, 'unknown'],
     'project_id': lambda name, world: world.project_id,
-    'class_name': lambda name, world: 'default',
+    'class_name': lambda name, world: world.class_name,
     # Those that create something need one that is not there yet.
     'resource': lambda name, world: (
         'gigabytes' if name.endswith('_create') else 'resources'

@@ -5,76 +5,60 @@ connections are open, the tables are read. A function that is not in the table
 below has no budget, which is a failure.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from myservice import context
 from myservice import db
+from myservice import exception
 from myservice.tests import base
 from myservice.tests import calls
 from myservice.tests import factories
 
-# function: how it is called with a service, how many statements, and whether
-# they are one transaction (then COMMIT is added, on PostgreSQL and SQLite
-# BEGIN too) or commit by themselves.
-BUDGETS: dict[str, tuple[Callable[[Any, Any], Any], int, bool]] = {
-    'service_create': (
-        lambda ctx, _: db.api.service_create(ctx, {'host': 'x', 'binary': ''}),
-        2,
-        False,
-    ),
-    'service_register': (
-        lambda ctx, s: db.api.service_register(
-            ctx, {'host': s.host, 'binary': s.binary}
-        ),
-        2,
-        True,
-    ),
-    'service_get': (lambda ctx, s: db.api.service_get(ctx, s.id), 1, False),
-    'service_get_by_host_and_binary': (
-        lambda ctx, s: db.api.service_get_by_host_and_binary(
-            ctx, s.host, s.binary
-        ),
-        1,
-        False,
-    ),
-    'service_get_all': (lambda ctx, _: db.api.service_get_all(ctx), 1, False),
-    'service_heartbeat': (
-        lambda ctx, s: db.api.service_heartbeat(ctx, s.id),
-        1,
-        False,
-    ),
-    'service_heartbeat_many': (
-        lambda ctx, s: db.api.service_heartbeat_many(
-            ctx, [s.id, *map(str, range(99))]
-        ),
-        1,
-        False,
-    ),
-    'service_update': (
-        lambda ctx, s: db.api.service_update(ctx, s.id, {'version': 1}),
-        1,
-        False,
-    ),
-    'service_get_minimum_version': (
-        lambda ctx, s: db.api.service_get_minimum_version(ctx, s.binary),
-        1,
-        False,
-    ),
-    'service_destroy': (
-        lambda ctx, s: db.api.service_destroy(ctx, s.id),
-        2,
-        True,
-    ),
-    'purge_operations': (lambda ctx, _: db.api.purge_operations(ctx), 1, True),
+# function: how many statements its example call sends, and whether they are
+# one transaction (then COMMIT is added, on PostgreSQL and SQLite BEGIN too) or
+# commit by themselves.
+BUDGETS: dict[str, tuple[int, bool]] = {
+    'service_create': (2, False),
+    'service_register': (2, True),
+    'service_get': (1, False),
+    'service_get_by_host_and_binary': (1, False),
+    'service_get_all': (1, False),
+    'service_heartbeat': (1, False),
+    'service_heartbeat_many': (1, False),
+    'service_update': (1, False),
+    'service_get_minimum_version': (1, False),
+    'service_destroy': (2, True),
+    'quota_create': (2, False),
+    'quota_get': (1, False),
+    'quota_get_all': (1, False),
+    'quota_update': (1, False),
+    'quota_destroy': (1, False),
+    'quota_class_create': (2, False),
+    'quota_class_get': (1, False),
+    'quota_class_get_all': (1, False),
+    'quota_class_update': (1, False),
+    'quota_class_destroy': (1, False),
+    'quota_usage_get_all': (1, False),
+    'quota_usage_get_projects': (1, False),
+    'quota_usage_check': (1, False),
+    'quota_usage_sync': (2, True),
+    'quota_reserve': (2, True),
+    'reservation_commit': (2, True),
+    'reservation_rollback': (2, True),
+    'reservation_expire': (3, True),
+    'reservation_purge': (1, True),
+    'purge_operations': (1, True),
 }
 
 
-class TestBudgets(base.DatabaseTestCase):
+class BudgetTestCase(base.DatabaseTestCase):
     def transaction(self, statements: int) -> int:
+        """Return how many commands a transaction of statements is."""
         # PyMySQL's transactions begin by themselves; psycopg sends BEGIN.
         return statements + (1 if self.backend == 'mysql' else 2)
 
+
+class TestBudgets(BudgetTestCase):
     def test_every_public_function_has_a_budget(self) -> None:
         # That of run_in_transaction is below.
         self.assertEqual(
@@ -82,13 +66,13 @@ class TestBudgets(base.DatabaseTestCase):
         )
 
     def test_no_call_sends_more_than_its_budget(self) -> None:
-        for name, (call, statements, in_transaction) in BUDGETS.items():
-            service = factories.create_service()
+        for name, (statements, in_transaction) in BUDGETS.items():
+            call = calls.example(name, calls.World())
             budget = (
                 self.transaction(statements) if in_transaction else statements
             )
             with self.commands() as sent:
-                call(self.context, service)
+                call()
             self.assertEqual(budget, len(sent), f'{name}: {sent}')
 
     def test_a_page_behind_a_marker_is_two(self) -> None:
@@ -140,3 +124,60 @@ class TestBudgets(base.DatabaseTestCase):
             self.assertRaises(ValueError, fail)
         self.assertEqual(self.transaction(1), len(sent), sent)
         self.assertTrue(sent[-1].upper().startswith('ROLLBACK'), sent)
+
+    def test_a_hundred_heartbeats_are_one(self) -> None:
+        ids = [factories.create_service().id for _ in range(100)]
+        with self.commands() as sent:
+            db.api.service_heartbeat_many(self.context, ids)
+        self.assertEqual(1, len(sent), sent)
+
+
+class TestQuotas(BudgetTestCase):
+    """However many resources or reservations, the statements are as many."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.names = [f'resource {number}' for number in range(10)]
+        self.database.conf.set_override(
+            'default_limits', dict.fromkeys(self.names, 1000), group='quota'
+        )
+        self.user = context.RequestContext(project_id='p', overwrite=False)
+        self.reserve(10)
+
+    def reserve(self, count: int, **arguments: Any) -> list[str]:
+        deltas = dict.fromkeys(self.names[:count], 1)
+        return db.api.quota_reserve(self.user, deltas, **arguments)
+
+    def test_reserve_commit_and_rollback_are_two_statements(self) -> None:
+        for count in (1, 2, 10):
+            for end in (
+                db.api.reservation_commit,
+                db.api.reservation_rollback,
+            ):
+                with self.commands() as sent:
+                    ids = self.reserve(count)
+                self.assertEqual(self.transaction(2), len(sent), sent)
+                with self.commands() as sent:
+                    end(self.user, ids)
+                self.assertEqual(self.transaction(2), len(sent), sent)
+
+    def test_a_joined_one_adds_a_savepoint(self) -> None:
+        with self.commands() as sent, db.api.transaction(self.user):
+            db.api.reservation_commit(self.user, self.reserve(2))
+        self.assertEqual(self.transaction(2 * (2 + 2)), len(sent), sent)
+
+    def test_a_refusal_is_six(self) -> None:
+        def refuse() -> None:
+            db.api.quota_reserve(self.user, {self.names[0]: 1001})
+
+        with self.commands() as sent:
+            self.assertRaises(exception.OverQuota, refuse)
+        self.assertEqual(self.transaction(5), len(sent), sent)
+
+    def test_five_hundred_expire_in_a_handful(self) -> None:
+        for _ in range(50):
+            self.reserve(10, expire=-1)
+        with self.commands() as sent:
+            self.assertEqual(500, db.api.reservation_expire(self.context))
+        self.assertEqual(3 * self.transaction(3), len(sent), sent)
+        self.assertTrue(len(sent) <= 0.05 * 500)
