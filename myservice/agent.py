@@ -5,26 +5,19 @@ import threading
 import time
 
 from oslo_config import cfg
-from oslo_db import exception as db_exception
 
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import periodic
 
 LOG = logging.getLogger(__name__)
 
 # A beat may be late by one interval and a half before anyone is alarmed.
 _SAFE_RATIO = 2.5
 
-# How often the table operations is cleared, in seconds.
+# How often what no retry asks for any more is cleared away, in seconds.
 _PURGE_INTERVAL = 3600
-
-_DATABASE_ERRORS = (
-    db_exception.DBError,
-    exception.CommitUnknown,
-    exception.PoolTimeout,
-    exception.ServerError,
-)
 
 
 class Agent:
@@ -40,6 +33,16 @@ class Agent:
         self._values = values
         self._context = context.get_admin_context()
         self._stopped = threading.Event()
+        self._periodic_tasks = periodic.PeriodicTasks(
+            [
+                (_PURGE_INTERVAL, db.api.purge_operations),
+                (_PURGE_INTERVAL, db.api.reservation_purge),
+                (
+                    conf.quota.reservation_clean_interval,
+                    db.api.reservation_expire,
+                ),
+            ]
+        )
 
     def stop(self) -> None:
         """Let run() return, at once if it waits for the next beat."""
@@ -64,6 +67,7 @@ class Agent:
             )
         service = db.api.service_register(self._context, self._values)
         LOG.info('Registered as service %s.', service.id)
+        self._periodic_tasks.start()
         try:
             self._beat_until_stopped(service.id)
         except exception.ServiceNotFound:
@@ -71,19 +75,18 @@ class Agent:
                 'Service %s was destroyed; this process stops.', service.id
             )
             raise
+        finally:
+            self._periodic_tasks.stop()
         LOG.info('Service %s stops, as it was told.', service.id)
 
     def _beat_until_stopped(self, service_id: str) -> None:
         reached = True
-        next_beat = next_purge = time.monotonic() + self._interval
+        next_beat = time.monotonic() + self._interval
         while not self._stopped.wait(next_beat - time.monotonic()):
             next_beat = max(next_beat, time.monotonic()) + self._interval
             try:
                 db.api.service_heartbeat(self._context, service_id)
-                if time.monotonic() > next_purge:
-                    next_purge = time.monotonic() + _PURGE_INTERVAL
-                    db.api.purge_operations(self._context)
-            except _DATABASE_ERRORS as error:
+            except periodic.DATABASE_ERRORS as error:
                 reached = False
                 LOG.warning(
                     'Heartbeat failed, the next is due in %s seconds: %s',

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import fixtures as plain_fixtures
-import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import agent
@@ -225,23 +224,18 @@ class TestAgent(AgentTestCase):
         self.assertEqual([], self.errors)
         self.wait_for_a_beat()
 
-    def test_it_purges_operations_that_are_past_their_lifetime(self) -> None:
-        count = sa.text('SELECT COUNT(*) FROM operations')
-        bind = self.database.engine()
-        with bind.begin() as connection:
-            connection.execute(
-                sa.text(
-                    'INSERT INTO operations (id, attempt, created_at) '
-                    "VALUES ('old', 0, '2001-01-01 00:00:00.000000')"
-                )
-            )
+    def test_it_gives_back_expired_reservations(self) -> None:
+        def reserved() -> int:
+            usages = db.api.quota_usage_get_all(self.context, 'p')
+            return usages['gigabytes']['reserved']
 
-        def is_empty() -> bool:
-            with bind.begin() as connection:
-                return not connection.scalar(count)
-
+        db.api.quota_reserve(self.context, {'gigabytes': 5}, 'p', expire=-1)
+        self.database.conf.set_override(
+            'reservation_clean_interval', 1, group='quota'
+        )
         self.start()
-        self.wait_for(is_empty)
+        self.assertEqual(5, reserved())
+        self.wait_for(lambda: reserved() == 0)
 
     def test_a_database_that_is_not_there_at_the_start_is_an_error(
         self,

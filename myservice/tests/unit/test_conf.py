@@ -54,6 +54,14 @@ TESTED = {
     'test_sqlite_busy_timeout_is_how_long_a_writer_waits',
     'database.sqlite_synchronous': 'test_engine.TestSQLiteFile.'
     'test_without_sqlite_synchronous_nothing_waits_for_the_disk',
+    'quota.default_limits': 'test_quota.TestWhichLimitCounts.'
+    'test_default_limits_are_the_resources_and_their_defaults',
+    'quota.default_class': 'test_quota.TestWhichLimitCounts.'
+    'test_default_class_names_the_class_that_counts',
+    'quota.reservation_expire': 'test_reservation.TestExpiry.'
+    'test_reservation_expire_is_the_default',
+    'quota.reservation_clean_interval': 'test_agent.TestAgent.'
+    'test_it_gives_back_expired_reservations',
     'service.report_interval': 'test_agent.TestAgent.'
     'test_report_interval_is_the_time_between_two_beats',
 }

@@ -79,9 +79,12 @@ class TestLostCommit(base.DatabaseTestCase):
         made = factories.create_service()
 
         def somebody_else() -> None:
+            # Nobody comes back before it is done.
+            self.between.refuse = True
             self.between.drop_all()
             with self.direct.begin() as connection:
                 connection.execute(sa.update(SERVICES).values(deleted='x'))
+            self.between.refuse = False
 
         self.lose('UPDATE services', proxy.DropBefore(), somebody_else)
         # Lost before COMMIT: it is known that it was somebody else.
@@ -103,6 +106,51 @@ class TestLostCommit(base.DatabaseTestCase):
         self.assertEqual('service_heartbeat', error.function)
         self.assertIn(f'Service {made.id} could not be found', error.known)
         self.assertEqual(1, self.doubts()[1])
+
+    def usage(self) -> dict[str, int]:
+        usages = db.api.quota_usage_get_all(self.context, 'p')
+        return usages['gigabytes']
+
+    def test_a_reserve_finds_its_own_reservations(self) -> None:
+        db.api.quota_reserve(self.context, {'gigabytes': 1}, 'p')
+        for action in (proxy.DropAfter(), proxy.DropBefore()):
+            before = self.usage()['reserved']
+            self.lose('commit', action)
+            ids = db.api.quota_reserve(
+                self.context, {'gigabytes': 2, 'resources': 1}, 'p'
+            )
+            self.assertEqual(before + 2, self.usage()['reserved'])
+            db.api.reservation_commit(self.context, ids, 'p')
+        self.assertEqual((2, 0), self.doubts())
+
+    def test_reservations_end_once(self) -> None:
+        for end, in_use in (
+            (db.api.reservation_commit, 2),
+            (db.api.reservation_rollback, 0),
+        ):
+            for action in (proxy.DropAfter(), proxy.DropBefore()):
+                before = self.usage()['in_use']
+                ids = db.api.quota_reserve(
+                    self.context, {'gigabytes': 2, 'resources': 1}, 'p'
+                )
+                self.lose('commit', action)
+                end(self.context, ids, 'p')
+                self.assertEqual(before + in_use, self.usage()['in_use'])
+                self.assertEqual(0, self.usage()['reserved'])
+        self.assertEqual((4, 0), self.doubts())
+
+    def test_limits_are_made_and_destroyed_once(self) -> None:
+        for kind in ('quota', 'quota_class'):
+            create = getattr(db.api, f'{kind}_create')
+            destroy = getattr(db.api, f'{kind}_destroy')
+            self.lose('INSERT INTO quota', proxy.DropAfter())
+            made = create(self.context, 'x', 'gigabytes', 5)
+            self.assertEqual(5, made.limit)
+            self.lose('UPDATE quota', proxy.DropAfter())
+            destroy(self.context, 'x', 'gigabytes')
+            rows = getattr(db.api, f'{kind}_get_all')(self.context)
+            self.assertEqual([], rows)
+        self.assertEqual((4, 0), self.doubts())
 
     def test_a_transaction_returns_what_the_lost_attempt_did(self) -> None:
         results: list[int] = []

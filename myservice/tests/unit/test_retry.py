@@ -155,13 +155,7 @@ class TestOptions(RetryTestCase):
                 sa.update(table).values(created_at=sa.text("'2020-01-01'"))
             )
         self.run_failing(0, operation_lifetime=3600)
-        self.assertEqual(
-            [2, 1, 0],
-            [
-                db.api.purge_operations(self.context, batch_size=2)
-                for _ in range(3)
-            ],
-        )
+        self.assertEqual(3, db.api.purge_operations(self.context, 2))
         with self.database.engine().begin() as connection:
             left = connection.scalar(sa.select(sa.func.count(table.c.id)))
         self.assertEqual(1, left)
@@ -210,8 +204,8 @@ class TestOwners(RetryTestCase):
             nonlocal owner_attempts
             owner_attempts += 1
             with mock.patch.object(
-                models.Service,
-                'not_found',
+                exception,
+                'ServiceNotFound',
                 side_effect=[deadlock] if owner_attempts == 1 else None,
             ):
                 db.api.service_heartbeat(
