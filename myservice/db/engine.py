@@ -63,7 +63,9 @@ class Engines:
             return self._engines[form]
         except KeyError:
             with self._lock:
-                return self._engines.setdefault(form, self._start(form))
+                if form not in self._engines:
+                    self._engines[form] = self._start(form)
+                return self._engines[form]
 
     def pool_use(self) -> dict[str, dict[str, int]]:
         """Return size, checked_out and overflow of the pool of each form."""

@@ -197,28 +197,22 @@ def _give_back_overdue(
     *,
     session: AnySession,
 ) -> bool:
-    of_project = sa.and_(
+    overdue = sa.select(_RESERVATION.c.id).where(
         _RESERVATION.c.id.not_in(new),
         _RESERVATION.c.project_id == project_id,
         _RESERVATION.c.resource.in_(names),
+        *reservation_rows.OVERDUE,
     )
-    overdue = session.scalars(
-        sa.select(_RESERVATION.c.id).where(
-            *reservation_rows.OVERDUE, of_project
-        )
-    ).all()
-    if not overdue:
+    all_of_them = session.scalars(overdue).all()
+    if not all_of_them:
         return False
-    free = reservation_rows.lock_overdue(of_project, session=session)
-    if len(free) < len(overdue):
+    free = session.scalars(overdue.with_for_update(skip_locked=True)).all()
+    if len(free) < len(all_of_them):
         # Whoever ends the others now waits for our usages: with what he
         # gives back it may fit, but he cannot go on before we end.
         raise db_exception.DBDeadlock()
     reservation_rows.end(
-        [row.id for row in free],
-        [project_id],
-        Reservation.EXPIRED,
-        session=session,
+        free, [project_id], Reservation.EXPIRED, session=session
     )
     return True
 

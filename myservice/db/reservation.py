@@ -198,17 +198,20 @@ def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
     validation.check_batch_size(batch_size)
     session = get_session(context)
     with session.begin():
-        overdue = reservation_rows.lock_overdue(
-            sa.true(), batch_size, session=session
+        overdue = session.execute(
+            sa.select(_TABLE.c.id, _TABLE.c.project_id)
+            .where(*reservation_rows.OVERDUE)
+            .order_by(_TABLE.c.expire_at)
+            .limit(batch_size)
+        ).all()
+        if not overdue:
+            return 0
+        return reservation_rows.end(
+            [row.id for row in overdue],
+            {row.project_id for row in overdue},
+            Reservation.EXPIRED,
+            session=session,
         )
-        if overdue:
-            reservation_rows.end(
-                [row.id for row in overdue],
-                {row.project_id for row in overdue},
-                Reservation.EXPIRED,
-                session=session,
-            )
-        return len(overdue)
 
 
 @in_batches
@@ -259,7 +262,8 @@ def _end(
     ids = sorted(set(reservations))
     if not ids:
         return
-    if reservation_rows.end(ids, [project_id], state, session=session):
+    reached = reservation_rows.end(ids, [project_id], state, session=session)
+    if reached == len(ids):
         return
     found = {
         row.id: row

@@ -17,6 +17,7 @@ from myservice.db import clock
 from myservice.db import engine
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
+from myservice.db.operation import new_id
 from myservice.db.session import AnySession
 
 _USAGE: Any = QuotaUsage.__table__
@@ -148,62 +149,41 @@ def _inserting(count: int, by_clock: bool) -> Any:
     )
 
 
-def lock_overdue(
-    condition: Any, limit: int | None = None, *, session: AnySession
-) -> list[Any]:
-    """Lock reservations that are overdue, without waiting for any.
-
-    Those that are locked are being ended by somebody else.
-
-    :param condition: which ones, as SQL
-    :param limit: how many at most
-    :param session: an open transaction
-    :returns: rows with id and project_id
-    """
-    return list(
-        session.execute(
-            sa.select(_RESERVATION.c.id, _RESERVATION.c.project_id)
-            .where(*OVERDUE, condition)
-            .order_by(_RESERVATION.c.expire_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-    )
-
-
 def end(
     reservation_ids: Collection[str],
     project_ids: Collection[str],
     state: str,
     *,
     session: AnySession,
-) -> bool:
-    """End reservations, all of them or nothing.
+) -> int:
+    """End reservations: two statements, however many there are.
 
-    It is two statements, however many there are. The first one decides who
-    ends a reservation, the second one settles what that one has reached.
+    The first one decides who ends a reservation; the second one settles what
+    the first has reached.
 
     :param reservation_ids: their ids
     :param project_ids: the projects that they belong to
     :param state: what they become; what is to be COMMITTED or ROLLED_BACK
-        must not be overdue
+        must not be overdue, and where it does not reach all of them, the
+        caller has to undo it
     :param session: an open transaction
-    :returns: whether all of them could be ended; if not, the caller has to
-        undo what was written
+    :returns: how many it reached
     """
+    expiring = state == Reservation.EXPIRED
     which = {
         'project_ids': sorted(project_ids),
         'reservation_ids': sorted(reservation_ids),
-        'ended_by': session.operation.id,
+        # What an earlier attempt has expired must not be settled again; what
+        # it has committed or rolled back is not reached again.
+        'ended_by': new_id() if expiring else session.operation.id,
     }
-    ending = _ENDING if state == Reservation.EXPIRED else _ENDING_IN_TIME
-    result = session.execute(ending, {**which, 'new_state': state})
-    if result.rowcount != len(reservation_ids):
-        return False
-    dialect = session.get_bind().dialect.name
-    committing = state == Reservation.COMMITTED
-    session.execute(_settling(dialect, committing), which)
-    return True
+    ending = _ENDING if expiring else _ENDING_IN_TIME
+    reached = session.execute(ending, {**which, 'new_state': state}).rowcount
+    if expiring or reached == len(reservation_ids):
+        dialect = session.get_bind().dialect.name
+        committing = state == Reservation.COMMITTED
+        session.execute(_settling(dialect, committing), which)
+    return int(reached)
 
 
 _ENDING = (

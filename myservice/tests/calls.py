@@ -28,12 +28,14 @@ NOT_CALLS = {
 
 
 class World:
-    """What the arguments of example calls are about."""
+    """What the arguments of example calls are about.
 
-    def __init__(self) -> None:
+    :param owner: the name of the project, and of the quota class
+    """
+
+    def __init__(self, owner: str = 'owner') -> None:
         self.service = factories.create_service(version=1)
-        self.project_id = f'project of {self.service.host}'
-        self.class_name = f'class of {self.service.host}'
+        self.project_id = self.class_name = owner
         admin = context.get_admin_context()
         db.api.quota_create(admin, self.project_id, 'resources', 50)
         db.api.quota_class_create(admin, self.class_name, 'resources', 60)

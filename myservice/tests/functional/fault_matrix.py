@@ -239,13 +239,12 @@ def _away(matrix: Matrix, position: int) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(matrix: Matrix, position: int) -> Iterator[None]:
     """Somebody holds all rows for longer than a statement may wait."""
-    hold = {
-        'sqlite': 'BEGIN IMMEDIATE',
-        'mysql': 'SELECT * FROM services FOR UPDATE',
-        'postgresql': 'SELECT * FROM services FOR UPDATE',
-    }[matrix.direct.dialect.name]
     with matrix.direct.connect() as connection:
-        connection.exec_driver_sql(hold)
+        if connection.dialect.name == 'sqlite':
+            connection.exec_driver_sql('BEGIN IMMEDIATE')
+        else:
+            for table in models.Base.metadata.sorted_tables:
+                connection.execute(sa.select(table).with_for_update())
         seconds = 1.5 if matrix.between else 0.5
         let_go = threading.Timer(seconds, connection.rollback)
         let_go.start()

@@ -10,6 +10,7 @@ import time
 import types
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import fixtures as plain_fixtures
 import sqlalchemy as sa
@@ -291,6 +292,23 @@ class TestWhatIsNotSent(EngineTestCase):
             for form in FORMS:
                 self.connect(form).close()
         self.assertEqual([], sent)
+
+
+class TestStart(EngineTestCase):
+    def test_racing_first_calls_start_one_engine(self) -> None:
+        started: list[str] = []
+        start = engine.Engines._start
+
+        def slowly(engines: engine.Engines, form: Any) -> sa.Engine:
+            started.append(form)
+            time.sleep(0.1)
+            return start(engines, form)
+
+        self.database.configure()
+        with mock.patch.object(engine.Engines, '_start', slowly):
+            found = self.in_threads(8, lambda _: self.database.engine())
+        self.assertEqual(1, len(set(found)))
+        self.assertEqual(['transaction'], started)
 
 
 class TestPing(EngineTestCase):

@@ -67,7 +67,7 @@ class TestBudgets(BudgetTestCase):
 
     def test_no_call_sends_more_than_its_budget(self) -> None:
         for name, (statements, in_transaction) in BUDGETS.items():
-            call = calls.example(name, calls.World())
+            call = calls.example(name, calls.World(name))
             budget = (
                 self.transaction(statements) if in_transaction else statements
             )

@@ -1,0 +1,57 @@
+"""How programs answer: a table for people, JSON for scripts."""
+
+import datetime
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich import console
+from rich import table
+
+
+def result(arguments: Any, **fields: Any) -> None:
+    """Answer with fields and their values.
+
+    :param arguments: those of the command; they say if JSON is wanted
+    :param fields: the answer
+    """
+    if arguments.json:
+        print_json(fields)
+    else:
+        print_table(('Field', 'Value'), fields.items())
+
+
+def print_json(answer: Any) -> None:
+    """Print an answer as JSON.
+
+    :param answer: of what JSON has, and times
+    """
+    print(json.dumps(answer, indent=2, default=_to_json))
+
+
+def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
+    """Print an answer as a table; None is a dash in it.
+
+    :param headings: of the columns
+    :param rows: each an iterable of cells
+    """
+    # A pipe has no width; eighty columns would cut what a script looks for.
+    screen = console.Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if sys.stdout.isatty() else 1000,
+    )
+    grid = table.Table()
+    for heading in headings:
+        grid.add_column(heading, overflow='fold')
+    for row in rows:
+        grid.add_row(*('-' if cell is None else str(cell) for cell in row))
+    screen.print(grid)
+
+
+def _to_json(value: Any) -> str:
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    raise TypeError(f'{value!r} has no form in JSON')
