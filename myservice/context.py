@@ -81,6 +81,17 @@ class RequestContext(context.RequestContext):
         """Return the attributes as a dict; an open transaction stays here."""
         return super().to_dict() | {'read_deleted': self.read_deleted}
 
+    def with_deleted(self, read_deleted: ReadDeleted) -> Self:
+        """Return a copy that sees other rows, in the same transaction.
+
+        :param read_deleted: as for the constructor
+        :returns: the copy; this context stays as it is
+        :raises InvalidInput: when read_deleted is none of the three
+        """
+        other = copy.copy(self)
+        other.read_deleted = _check_read_deleted(read_deleted)
+        return other
+
     def elevated(self, read_deleted: ReadDeleted | None = None) -> Self:
         """Return an administrator's copy that joins the same transaction.
 
@@ -88,10 +99,8 @@ class RequestContext(context.RequestContext):
         :returns: the copy; this context stays as it is
         :raises InvalidInput: when read_deleted is none of the three
         """
-        elevated = copy.copy(self)
+        elevated = self.with_deleted(read_deleted or self.read_deleted)
         elevated.is_admin = True
-        if read_deleted is not None:
-            elevated.read_deleted = _check_read_deleted(read_deleted)
         return elevated
 
 

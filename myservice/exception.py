@@ -101,6 +101,56 @@ class ServiceExists(Conflict):
     binary: str
 
 
+class ServiceInUse(Conflict):
+    """A service holds claims, which would be lost with it."""
+
+    message = (
+        'Service {service_id} holds {claims} claims. Release them, or destroy '
+        'it by force, which frees them.'
+    )
+    service_id: str
+    claims: int
+
+
+class ResourceNotFound(NotFound):
+    """No living resource of the caller has this id."""
+
+    message = 'Resource {resource_id} could not be found.'
+    resource_id: str
+
+
+class ResourceConflict(Conflict):
+    """A resource is not as the caller expected; nothing was changed."""
+
+    message = (
+        'Resource {resource_id} is not as expected: expected {expected}, '
+        'actual {actual}.'
+    )
+    resource_id: str
+    expected: dict[str, Any]
+    actual: dict[str, Any]
+
+
+class ResourceClaimed(Conflict):
+    """A resource is held by a service."""
+
+    message = 'Resource {resource_id} is claimed by service {service_id}.'
+    resource_id: str
+    service_id: str
+
+
+class ClaimLost(Conflict):
+    """A claim holds no longer: it was released, or taken over."""
+
+    message = (
+        'The claim of service {service_id} on resource {resource_id}, of '
+        'generation {generation}, holds no longer. Stop working on it.'
+    )
+    resource_id: str
+    service_id: str
+    generation: int
+
+
 class QuotaResourceUnknown(InvalidInput):
     """A resource is none of those that have a quota."""
 

@@ -12,6 +12,14 @@ Each function is one transaction, unless it is called inside of
 What is public is named here by hand: nothing is found by reflection.
 """
 
+from myservice.db.claim import claims_take_over
+from myservice.db.claim import resource_claim
+from myservice.db.claim import resource_claim_next
+from myservice.db.claim import resource_release
+from myservice.db.conditions import Contains
+from myservice.db.conditions import Not
+from myservice.db.conditions import Range
+from myservice.db.conditions import StartsWith
 from myservice.db.engine import configure
 from myservice.db.engine import dispose
 from myservice.db.maintenance import purge_operations
@@ -34,6 +42,20 @@ from myservice.db.reservation import reservation_commit
 from myservice.db.reservation import reservation_expire
 from myservice.db.reservation import reservation_purge
 from myservice.db.reservation import reservation_rollback
+from myservice.db.resource import resource_create
+from myservice.db.resource import resource_destroy
+from myservice.db.resource import resource_get
+from myservice.db.resource import resource_get_all
+from myservice.db.resource import resource_update
+from myservice.db.resource_metadata import resource_metadata_delete
+from myservice.db.resource_metadata import resource_metadata_get
+from myservice.db.resource_metadata import resource_metadata_get_many
+from myservice.db.resource_metadata import resource_metadata_set
+from myservice.db.resource_metadata import resource_metadata_update
+from myservice.db.resource_rows import Claim
+from myservice.db.resource_tags import resource_tags_get
+from myservice.db.resource_tags import resource_tags_get_many
+from myservice.db.resource_tags import resource_tags_set
 from myservice.db.retry import atomic
 from myservice.db.retry import run_in_transaction
 from myservice.db.service import service_create
@@ -93,6 +115,31 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'reservation_rollback',
     'reservation_expire',
     'reservation_purge',
+    # resources
+    'resource_create',
+    'resource_destroy',
+    'resource_get',
+    'resource_get_all',
+    'resource_update',
+    'resource_metadata_delete',
+    'resource_metadata_get',
+    'resource_metadata_get_many',
+    'resource_metadata_set',
+    'resource_metadata_update',
+    'resource_tags_get',
+    'resource_tags_get_many',
+    'resource_tags_set',
+    # claims
+    'Claim',
+    'resource_claim',
+    'resource_claim_next',
+    'resource_release',
+    'claims_take_over',
+    # conditions, for filters and for what is expected
+    'Contains',
+    'Not',
+    'Range',
+    'StartsWith',
     # maintenance
     'purge_operations',
 ]

@@ -58,6 +58,10 @@ class LightSession:
         if connection is not None:
             connection.close()
 
+    def get_bind(self) -> sa.Engine:
+        """Return what it executes on, which knows its dialect."""
+        return self._engine
+
     def locks(self) -> bool:
         """Return False: each statement is a transaction of its own."""
         return False

@@ -138,7 +138,11 @@ class Service(SoftDelete):
         return exception.ServiceNotFound(service_id=self.id)
 
 
-def _is_up(service: Any) -> sa.ColumnElement[bool]:
+def is_up(service: Any) -> sa.ColumnElement[bool]:
+    """Return whether a service is up, as SQL: by the database's clock.
+
+    :param service: the columns of the table, or of an alias of it
+    """
     # A new service, which has not beaten yet, counts from its creation.
     last_sign = sa.func.coalesce(service.last_seen_at, service.created_at)
     oldest = clock.seconds_ago(
@@ -151,10 +155,10 @@ def _is_up(service: Any) -> sa.ColumnElement[bool]:
     return sa.and_(service.forced_down == sa.false(), last_sign >= oldest)
 
 
-Service.is_up = column_property(_is_up(Service.__table__.c))
+Service.is_up = column_property(is_up(Service.__table__.c))
 
 ServiceRow = row_class(
-    'ServiceRow', Service, [_is_up(Service.__table__.c).label('is_up')]
+    'ServiceRow', Service, [is_up(Service.__table__.c).label('is_up')]
 )
 
 
@@ -252,6 +256,107 @@ class Reservation(Identified, Timestamped):
     expire_at: Mapped[datetime.datetime] = mapped_column(types.Time())
     state: Mapped[str] = mapped_column(types.ExactString(16), default=RESERVED)
     operation: Mapped[str] = mapped_column(types.ExactString(36), default='')
+
+
+class Resource(SoftDelete):
+    """Something that a project has, and that a service may work on.
+
+    ``service_id`` is the service that holds it. Each change raises
+    ``generation``; ``claim_generation`` is what that was when the holder
+    claimed it, by which an old claim is told from a new one.
+    """
+
+    __tablename__ = 'resources'
+    __table_args__ = (
+        # For the lists of a project, in the order of each of these columns.
+        sa.Index('ix_resources_project', 'project_id', 'deleted', 'id'),
+        sa.Index(
+            'ix_resources_project_name', 'project_id', 'deleted', 'name', 'id'
+        ),
+        sa.Index(
+            'ix_resources_project_created_at',
+            'project_id',
+            'deleted',
+            'created_at',
+            'id',
+        ),
+        sa.Index(
+            'ix_resources_project_updated_at',
+            'project_id',
+            'deleted',
+            'updated_at',
+            'id',
+        ),
+        # For the lists of administrators, who see all projects.
+        sa.Index('ix_resources_id', 'deleted', 'id'),
+        sa.Index('ix_resources_name', 'deleted', 'name', 'id'),
+        sa.Index('ix_resources_created_at', 'deleted', 'created_at', 'id'),
+        # For those who look for work. With less than all of it, a server
+        # locks every row that comes into question, and nobody else gets any.
+        sa.Index(
+            'ix_resources_free', 'service_id', 'deleted', 'created_at', 'id'
+        ),
+        sa.Index(
+            'ix_resources_free_by_status',
+            'status',
+            'service_id',
+            'deleted',
+            'created_at',
+            'id',
+        ),
+    )
+
+    project_id: Mapped[str] = mapped_column(types.ExactString(255))
+    name: Mapped[str | None] = mapped_column(types.ExactString(255))
+    kind: Mapped[str | None] = mapped_column(types.ExactString(255))
+    size: Mapped[int] = mapped_column(sa.BigInteger(), default=0)
+    status: Mapped[str] = mapped_column(
+        types.ExactString(64), default='requested'
+    )
+    service_id: Mapped[str | None] = mapped_column(types.ExactString(36))
+    generation: Mapped[int] = mapped_column(sa.BigInteger(), default=0)
+    claim_generation: Mapped[int | None] = mapped_column(sa.BigInteger())
+    operation: Mapped[str] = mapped_column(types.ExactString(36), default='')
+
+    def not_found(self) -> exception.ResourceNotFound:
+        """Return the error that says that this resource does not live."""
+        return exception.ResourceNotFound(resource_id=self.id)
+
+
+ResourceRow = row_class('ResourceRow', Resource)
+
+
+class ResourceMetadata(Base):
+    """What a project notes of a resource: a value for a key."""
+
+    __tablename__ = 'resource_metadata'
+    # Finds the resources that have a value.
+    __table_args__ = (
+        sa.Index('ix_resource_metadata_key', 'key', 'value', 'resource_id'),
+    )
+
+    resource_id: Mapped[str] = mapped_column(
+        types.ExactString(36),
+        sa.ForeignKey('resources.id'),
+        primary_key=True,
+    )
+    key: Mapped[str] = mapped_column(types.ExactString(255), primary_key=True)
+    value: Mapped[str] = mapped_column(types.ExactString(255))
+
+
+class ResourceTag(Base):
+    """A word by which a project finds resources again."""
+
+    __tablename__ = 'resource_tags'
+    # Finds the resources that have a tag.
+    __table_args__ = (sa.Index('ix_resource_tags_tag', 'tag', 'resource_id'),)
+
+    resource_id: Mapped[str] = mapped_column(
+        types.ExactString(36),
+        sa.ForeignKey('resources.id'),
+        primary_key=True,
+    )
+    tag: Mapped[str] = mapped_column(types.ExactString(255), primary_key=True)
 
 
 class Operation(Identified):

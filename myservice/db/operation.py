@@ -22,10 +22,12 @@ class Operation:
     :param function: what was called, for messages
     """
 
-    __slots__ = ('_ids', 'function')
+    __slots__ = ('_ids', 'attempt', 'function')
 
     def __init__(self, function: str) -> None:
         self.function = function
+        # The number of the attempt that is under way, from 1 on.
+        self.attempt = 1
         self._ids: dict[str, str] = {}
 
     @property

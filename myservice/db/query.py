@@ -10,6 +10,7 @@ NULL is smallest here, on every server, unless a direction says otherwise.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from sqlalchemy.dialects import sqlite
 from myservice import exception
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
+from myservice.db import conditions
 from myservice.db import validation
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
@@ -94,6 +96,11 @@ class Listing:
         callers may filter by
     :param sort_keys: column name to the index that has the rows in this
         order after ``deleted``; None where there is none
+    :param scoped_by: a column that lists are often filtered by alone
+    :param scoped_sort_keys: column name to the index that has the rows in
+        this order after that column and ``deleted``
+    :param special: name of a filter to a function that returns its condition,
+        where it is on no column of the row
     """
 
     def __init__(
@@ -101,12 +108,18 @@ class Listing:
         row_class: type[Row],
         filters: Sequence[str],
         sort_keys: Mapping[str, str | None],
+        scoped_by: str = '',
+        scoped_sort_keys: Mapping[str, str] | None = None,
+        special: Mapping[str, Callable[[Any], Any]] | None = None,
     ) -> None:
         self.row_class = row_class
         self.table: Any = row_class.columns[0].table
         by_name = {column.key: column for column in row_class.columns}
         self.filters = {name: by_name[name] for name in filters}
         self.sort_keys = sort_keys
+        self.scoped_by = scoped_by
+        self.scoped_sort_keys = scoped_sort_keys or {}
+        self.special = special or {}
 
     def page(
         self,
@@ -132,22 +145,58 @@ class Listing:
         if marker is not None:
             validation.check_text('marker', marker)
         check_limit(limit)
-        conditions = _check_filters(self.filters, filters or {})
+        filtered = self.check_filters(filters)
         keys = self._check_sort(sort_keys or ['id'], sort_dirs or [])
-        index = self.sort_keys[keys[0].column.key]
-        if conditions or len(keys) > 2 or context.read_deleted != 'no':
+        index = self._index(_given(filters), keys)
+        if context.read_deleted != 'no':
             index = None
         return Page(
             listing=self,
             conditions=[
                 *_visible(self.table, context.read_deleted),
-                *conditions,
+                *filtered,
             ],
             limit=limit,
             marker=marker,
             keys=keys,
             index=index,
         )
+
+    def check_filters(self, filters: Mapping[str, Any] | None) -> list[Any]:
+        """Return the conditions that filters say, as SQL.
+
+        :param filters: as for page()
+        :raises InvalidInput: when one is unknown, or its value does not fit
+        """
+        found = []
+        for name, wanted in _given(filters).items():
+            if name in self.special:
+                found.append(self.special[name](wanted))
+                continue
+            if name not in self.filters:
+                allowed = ', '.join(sorted([*self.filters, *self.special]))
+                raise _invalid('filters', f'{name!r} is none of {allowed}')
+            conditions.check(self.filters[name], wanted, name)
+            found.append(conditions.condition(self.filters[name], wanted))
+        return found
+
+    def _index(
+        self, filters: Mapping[str, Any], keys: list[SortKey]
+    ) -> str | None:
+        """Return the index that has the rows of a list in their order.
+
+        Only where nothing else is asked of them: else another index may find
+        them faster than this one passes by the others.
+        """
+        name = keys[0].column.key
+        if len(keys) > 2:
+            return None
+        if not filters:
+            return self.sort_keys[name]
+        scoped = filters.keys() == {self.scoped_by}
+        if scoped and conditions.equals_one(filters[self.scoped_by]):
+            return self.scoped_sort_keys.get(name)
+        return None
 
     def _check_sort(
         self, names: Sequence[str], directions: Sequence[str]
@@ -271,12 +320,11 @@ def with_filter(
     """Return filters with one more, which wins over one of the same name.
 
     :param filters: as ``Listing.page`` takes them
-    :param name: of the filter
+    :param name: of the filter that is added
     :param value: its value; with None the filters stay as they are
     :raises InvalidInput: when filters is no dict
     """
-    if filters is None:
-        filters = {}
+    filters = {} if filters is None else filters
     if not isinstance(filters, Mapping):
         raise _invalid('filters', f'{filters!r:.100} is not a dict')
     return filters if value is None else {**filters, name: value}
@@ -363,6 +411,14 @@ def _visible(table: Any, read_deleted: ReadDeleted) -> list[Any]:
     return []
 
 
+def _given(filters: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        name: wanted
+        for name, wanted in with_filter(filters, '', None).items()
+        if wanted is not None
+    }
+
+
 def check_limit(limit: Any) -> None:
     """Refuse what is no number of rows to return.
 
@@ -373,26 +429,6 @@ def check_limit(limit: Any) -> None:
         return
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
         raise _invalid('limit', f'{limit!r} is not a number from 0 on')
-
-
-def _check_filters(
-    columns: Mapping[str, Any], filters: Mapping[str, Any]
-) -> list[Any]:
-    if not isinstance(filters, Mapping):
-        raise _invalid('filters', f'{filters!r} is not a dict')
-    conditions = []
-    for name, value in filters.items():
-        if name not in columns:
-            allowed = ', '.join(sorted(columns))
-            raise _invalid('filters', f'{name!r} is none of {allowed}')
-        if value is None:
-            continue
-        several = isinstance(value, list | tuple | set | frozenset)
-        for one in value if several else [value]:
-            validation.check_value(columns[name], one, name)
-        column = columns[name]
-        conditions.append(column.in_(value) if several else column == value)
-    return conditions
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

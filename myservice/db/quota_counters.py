@@ -45,6 +45,11 @@ def unregister(resource: str) -> None:
     _counters.pop(resource, None)
 
 
+def registered() -> dict[str, Any]:
+    """Return the counters by the names of their resources."""
+    return dict(_counters)
+
+
 def counter(resource: str) -> Any:
     """Return the number of a resource as an SQL expression, or None."""
     statement = _counters.get(resource)

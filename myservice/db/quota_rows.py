@@ -78,7 +78,9 @@ def take(
 
     if fits():
         return
-    added = _add_missing(project_id, names, session=session)
+    # What is in use by now is in the tables already, and would be counted.
+    counted = deltas if column == 'in_use' else {}
+    added = _add_missing(project_id, names, counted, session=session)
     given_back = _give_back_overdue(project_id, names, new, session=session)
     if (added or given_back) and fits():
         return
@@ -156,7 +158,11 @@ def _taking(dialect: str, count: int, column: Column) -> Any:
 
 
 def _add_missing(
-    project_id: str, names: list[str], *, session: AnySession
+    project_id: str,
+    names: list[str],
+    counted: Mapping[str, int],
+    *,
+    session: AnySession,
 ) -> bool:
     present = session.scalars(
         sa.select(_USAGE.c.resource).where(
@@ -164,30 +170,20 @@ def _add_missing(
         )
     ).all()
     missing = [name for name in names if name not in present]
-    add(project_id, missing, session=session)
-    return bool(missing)
-
-
-def add(project_id: str, names: list[str], *, session: AnySession) -> None:
-    """Add usages that are missing, from what the project really has.
-
-    :param project_id: the project
-    :param names: the resources, sorted; whoever else adds them meanwhile is
-        waited for
-    :param session: an open transaction
-    """
-    counted = quota_counters.count(project_id, names, session=session)
-    for name in names:
+    numbers = quota_counters.count(project_id, missing, session=session)
+    for name in missing:
         key = {'project_id': project_id, 'resource': name}
+        in_use = numbers[name] - counted.get(name, 0) if name in numbers else 0
         session.execute(
             query.upsert(
                 session.get_bind().dialect,
                 _USAGE,
                 tuple(key),
-                {**key, 'in_use': counted.get(name, 0)},
+                {**key, 'in_use': in_use},
                 {'project_id': project_id},
             )
         )
+    return bool(missing)
 
 
 def _give_back_overdue(

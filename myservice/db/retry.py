@@ -240,6 +240,7 @@ class _Attempts:
         """Try until there is a result, or an error that is final."""
         with operation.running(self._operation):
             for number in itertools.count(1):
+                self._operation.attempt = number
                 try:
                     result = self._in_turn()
                 except Exception as error:

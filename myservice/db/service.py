@@ -15,6 +15,7 @@ from oslo_db import exception as db_exception
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
+from myservice.db import claim_rows
 from myservice.db import clock
 from myservice.db import query
 from myservice.db import validation
@@ -97,6 +98,7 @@ def service_register(
 
     Registering is a sign of life. However many processes race with the same
     host and binary, one living row is left; a destroyed row stays destroyed.
+    What the process had claimed in its last life is freed.
 
     :param context: an administrator's context
     :param values: host and binary, and what service_create takes; what is
@@ -130,7 +132,9 @@ def service_register(
             )
         )
         key = {name: values[name] for name in _IDENTITY}
-        return cast(Service, query.get('no', ServiceRow, key, session=session))
+        row = query.get('no', ServiceRow, key, session=session)
+        claim_rows.free_all_of(row.id, session=session)
+        return cast(Service, row)
 
 
 def _service_created(
@@ -356,12 +360,18 @@ def service_destroy(
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when the id is no text
     :raises ServiceNotFound: when no living service has this id
+    :raises ServiceInUse: when it holds claims, and is not forced
     """
     require_admin(context, 'service_destroy')
     validation.check_text('service_id', service_id)
     session = get_session(context)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)
+        claims = claim_rows.count_of(service_id, session=session)
+        if claims and not force:
+            raise exception.ServiceInUse(service_id=service_id, claims=claims)
+        if claims:
+            claim_rows.free_all_of(service_id, session=session)
         service_ref.delete(session=session)
 
 

@@ -115,14 +115,15 @@ def check_name(field: str, value: Any) -> None:
         raise _invalid(field, 'it is empty')
 
 
-def check_batch_size(value: Any) -> None:
+def check_batch_size(value: Any, field: str = 'batch_size') -> None:
     """Refuse what is no number of rows to work on at once.
 
     :param value: a number from 1 on
+    :param field: what to call it in the error
     :raises InvalidInput: when it is something else
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _invalid('batch_size', f'{value!r} is not a number from 1 on')
+        raise _invalid(field, f'{value!r} is not a number from 1 on')
 
 
 def check_expiry(field: str, value: Any) -> None:
@@ -157,6 +158,19 @@ def check_texts(field: str, values: Any) -> None:
         raise _invalid(field, f'{values!r:.100} is not a list')
     for value in values:
         check_text(field, value)
+
+
+def check_one_or_more(field: str, values: Any) -> list[str]:
+    """Refuse what is neither a text nor a list of texts.
+
+    :param field: what to call it in the error
+    :param values: a text, or a list, tuple or set of texts
+    :returns: a list
+    :raises InvalidInput: when it is something else
+    """
+    texts = [values] if isinstance(values, str) else values
+    check_texts(field, texts)
+    return list(texts)
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

@@ -24,6 +24,11 @@ NOT_CALLS = {
     'transaction',
     'savepoint',
     'atomic',
+    'Claim',
+    'Contains',
+    'Not',
+    'Range',
+    'StartsWith',
 }
 
 
@@ -35,6 +40,7 @@ class World:
 
     def __init__(self, owner: str = 'owner') -> None:
         self.service = factories.create_service(version=1)
+        self.other_service = factories.create_service()
         self.project_id = self.class_name = owner
         admin = context.get_admin_context()
         db.api.quota_create(admin, self.project_id, 'resources', 50)
@@ -44,6 +50,25 @@ class World:
         )
         db.api.quota_reserve(
             admin, {'gigabytes': 3}, self.project_id, expire=-1
+        )
+        self.resource, self.claimed = (
+            db.api.resource_create(
+                admin,
+                {
+                    'project_id': self.project_id,
+                    'size': 1,
+                    'metadata': {'old': 'value'},
+                    'tags': ['old'],
+                },
+            )
+            for _ in range(2)
+        )
+        # Its holder is down, so that there is something to take over.
+        self.claim = db.api.resource_claim(
+            admin, self.claimed.id, self.other_service.id
+        )
+        db.api.service_update(
+            admin, self.other_service.id, {'forced_down': True}
         )
 
 
@@ -80,6 +105,8 @@ def example(name: str, world: World) -> Callable[[], Any]:
 
 
 def _values(name: str, world: World) -> dict[str, Any]:
+    if name.startswith('resource'):
+        return {'name': 'new', 'status': 'new'}
     if name.endswith('_update'):
         return {'version': 2, 'disabled': True}
     return {'host': 'new', 'binary': 'new', 'topic': 'new'}
@@ -102,6 +129,12 @@ _ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'function': _two_writes,
     'service_id': lambda name, world: world.service.id,
     'service_ids': lambda name, world: [world.service.id, 'unknown'],
+    'resource_id': lambda name, world: world.resource.id,
+    'resource_ids': lambda name, world: [world.resource.id, 'unknown'],
+    'metadata': lambda name, world: {'new': 'value'},
+    'keys': lambda name, world: ['old', 'unknown'],
+    'tags': lambda name, world: ['new', 'newer'],
+    'claim': lambda name, world: world.claim,
     'project_id': lambda name, world: world.project_id,
     'class_name': lambda name, world: world.class_name,
     # Those that create something need one that is not there yet.

@@ -25,6 +25,7 @@ from myservice import db
 from myservice.db import engine
 from myservice.db import engine_plugin
 from myservice.db import models
+from myservice.db import quota_counters
 from myservice.tests import servers
 
 
@@ -105,3 +106,25 @@ def _empty(url: sa.URL) -> str:
             connection.execute(sa.delete(table))
     made.dispose()
     return url.render_as_string(hide_password=False)
+
+
+class QuotaCounters(fixtures.Fixture):
+    """Counts resources in other ways while the fixture is set up.
+
+    :param counters: resource to its counter; others have none
+    """
+
+    def __init__(self, **counters: Any) -> None:
+        super().__init__()
+        self._counters = counters
+
+    def _setUp(self) -> None:
+        registered = quota_counters.registered()
+        self._register(self._counters)
+        self.addCleanup(self._register, registered)
+
+    def _register(self, counters: dict[str, Any]) -> None:
+        for resource in quota_counters.registered():
+            quota_counters.unregister(resource)
+        for resource, counter in counters.items():
+            quota_counters.register(resource, counter)

@@ -6,6 +6,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.tests import base
+from myservice.tests import fixtures
 
 FUNCTIONS = ('create', 'get', 'get_all', 'update', 'destroy')
 
@@ -16,6 +17,8 @@ class QuotaTestCase(base.DatabaseTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.user = self.of_project('p')
+        # Here things are reserved and committed that nobody creates.
+        self.useFixture(fixtures.QuotaCounters())
 
     def of_project(self, project_id: str) -> context.RequestContext:
         return context.RequestContext('user', project_id, overwrite=False)

@@ -10,6 +10,7 @@ from myservice import exception
 from myservice.db import models
 from myservice.db import quota_counters
 from myservice.tests import factories
+from myservice.tests import fixtures
 from myservice.tests.unit import test_quota
 
 SERVICES = models.Service.__table__
@@ -24,15 +25,14 @@ class UsageTestCase(test_quota.QuotaTestCase):
             SERVICES.c.topic == quota_counters.PROJECT,
             SERVICES.c.deleted == '',
         )
-        for resource, number in (
-            ('resources', sa.func.count()),
-            ('gigabytes', sa.func.sum(SERVICES.c.version)),
-        ):
-            self.addCleanup(quota_counters.unregister, resource)
-            quota_counters.register(
-                resource,
-                sa.select(number).select_from(SERVICES).where(*of_project),
+        counted = sa.select(sa.func.count()).select_from(SERVICES)
+        summed = sa.select(sa.func.sum(SERVICES.c.version))
+        self.useFixture(
+            fixtures.QuotaCounters(
+                resources=counted.where(*of_project),
+                gigabytes=summed.where(*of_project),
             )
+        )
 
     def make(self, size: int) -> None:
         """Make something that is counted, and nothing else."""

@@ -21,12 +21,16 @@ MODULES = (
     'quota_class',
     'quota_usage',
     'reservation',
+    'resource',
+    'resource_metadata',
+    'resource_tags',
+    'claim',
     'maintenance',
 )
 
 # What a public function may do before it opens its session.
 CHECKS = re.compile(
-    r'require_admin|require_project|(validation|query|quota_limits)\.check_\w+'
+    r'require_admin|require_project|\w+\.check_\w+'
     r'|query\.with_filter|_LISTING\.page'
 )
 
@@ -37,6 +41,16 @@ RAISED_BY = {
     'quota_limits.check_limit': {'InvalidInput'},
     'quota_limits.check_resource': {'InvalidInput', 'QuotaResourceUnknown'},
     'quota_limits.check_deltas': {'InvalidInput', 'QuotaResourceUnknown'},
+    'resource_rows.get': {'ResourceNotFound'},
+    'resource_rows.get_for_writing': {'ResourceNotFound', 'ClaimLost'},
+    'resource_rows.take_quota': {'OverQuota', 'QuotaUsageOverflow'},
+    'resource_rows.check_force': {'AdminRequired', 'InvalidInput'},
+    'resource_rows.conflict': {'ResourceConflict'},
+    'claim_rows.refusal': {
+        'ResourceNotFound',
+        'ResourceClaimed',
+        'ServiceNotFound',
+    },
     'quota_rows.take': {'OverQuota', 'QuotaUsageOverflow'},
 }
 

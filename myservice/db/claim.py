@@ -1,0 +1,153 @@
+"""Claims: which service works on which resource, and nobody else.
+
+A claim carries a fencing token, the resource's generation. Writes that name
+the claim are refused once it was taken over, however late they come: see
+M. Kleppmann, "How to do distributed locking", 2016.
+
+Services are locked before resources, here as in service.py. A claim locks its
+service against being destroyed in that moment, not against its heartbeat.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from myservice import exception
+from myservice.context import RequestContext
+from myservice.context import require_admin
+from myservice.db import claim_rows
+from myservice.db import resource_rows
+from myservice.db import validation
+from myservice.db.resource_rows import Claim
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import AnySession
+from myservice.db.session import get_session
+
+
+def _resource_claimed(
+    context: RequestContext,
+    resource_id: str,
+    service_id: str,
+    *,
+    session: AnySession,
+) -> Claim:
+    row = resource_rows.get(context, resource_id, session=session)
+    if row.operation != session.operation.id or row.claim_generation is None:
+        raise row.not_found()
+    return Claim(resource_id, service_id, row.claim_generation)
+
+
+@retry_on_failure(settle=_resource_claimed)
+def resource_claim(
+    context: RequestContext, resource_id: str, service_id: str
+) -> Claim:
+    """Make a service the one that works on a resource.
+
+    :param context: an administrator's context
+    :param resource_id: the resource, which nobody holds
+    :param service_id: the service
+    :returns: the claim, whose generation is higher than that of all before
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when an id is no text
+    :raises ResourceNotFound: when no living resource has this id
+    :raises ServiceNotFound: when no living service has this id
+    :raises ResourceClaimed: when a service holds it, this one or another
+    """
+    require_admin(context, 'resource_claim')
+    validation.check_text('resource_id', resource_id)
+    validation.check_text('service_id', service_id)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        generation = claim_rows.claim(resource_id, service_id, session=session)
+        if generation is None:
+            raise claim_rows.refusal(
+                context, resource_id, service_id, session=session
+            )
+        return Claim(resource_id, service_id, generation)
+
+
+@retry_on_failure
+def resource_claim_next(
+    context: RequestContext,
+    service_id: str,
+    filters: Mapping[str, Any] | None = None,
+    limit: int = 1,
+) -> list[Claim]:
+    """Make a service work on resources that nobody holds, oldest first.
+
+    Callers side by side neither wait for one another nor get the same one.
+    What another caller is about to claim is passed by, so an empty answer
+    does not mean that there is no work.
+
+    :param context: an administrator's context
+    :param service_id: the service
+    :param filters: as resource_get_all takes them
+    :param limit: how many at most, from 1 on
+    :returns: a list of claims
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when an argument is of the wrong type
+    :raises ServiceNotFound: when no living service has this id
+    """
+    require_admin(context, 'resource_claim_next')
+    validation.check_text('service_id', service_id)
+    validation.check_batch_size(limit, 'limit')
+    wanted = resource_rows.check_filters(filters)
+    session = get_session(context)
+    with session.begin():
+        done = claim_rows.of_earlier_attempt(service_id, session=session)
+        if done:
+            return done
+        free = claim_rows.lock_free(wanted, limit, session=session)
+        if free:
+            claim_rows.claim_all(free, service_id, session=session)
+        elif not claim_rows.lives(service_id, session=session):
+            raise exception.ServiceNotFound(service_id=service_id)
+        return [Claim(row.id, service_id, row.generation + 1) for row in free]
+
+
+def _resource_released(
+    context: RequestContext, claim: Claim, *, session: AnySession
+) -> None:
+    row = resource_rows.get(context, claim.resource_id, session=session)
+    if row.operation != session.operation.id:
+        raise row.not_found()
+
+
+@retry_on_failure(settle=_resource_released)
+def resource_release(context: RequestContext, claim: Claim) -> None:
+    """Give a claim up.
+
+    :param context: an administrator's context
+    :param claim: the claim
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when it is no claim
+    :raises ClaimLost: when it holds no longer
+    """
+    require_admin(context, 'resource_release')
+    resource_rows.check_claim(claim, required=True)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        result = session.execute(
+            claim_rows.FREE.where(
+                resource_rows.TABLE.c.id == claim.resource_id,
+                *resource_rows.held_by(claim),
+            ),
+            {'freed_by': session.operation.id},
+        )
+        if result.rowcount != 1:
+            raise exception.ClaimLost(**claim._asdict())
+
+
+@retry_on_failure
+def claims_take_over(context: RequestContext) -> int:
+    """Free the claims of services that are down, by the database's clock.
+
+    A service that beats in this moment keeps its claims.
+
+    :param context: an administrator's context
+    :returns: how many were freed
+    :raises AdminRequired: when the caller is no administrator
+    """
+    require_admin(context, 'claims_take_over')
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        return claim_rows.free_those_of_the_dead(session=session)

@@ -1,0 +1,271 @@
+"""Resources: what projects have, and services work on.
+
+A caller sees the resources of his project; another project's does not exist
+for him. Administrators see all.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import cast
+
+import sqlalchemy as sa
+
+from myservice import exception
+from myservice.context import RequestContext
+from myservice.context import require_project
+from myservice.db import clock
+from myservice.db import query
+from myservice.db import quota_counters
+from myservice.db import resource_rows
+from myservice.db import validation
+from myservice.db.models import Resource
+from myservice.db.models import ResourceRow
+from myservice.db.resource_rows import Claim
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import AnySession
+from myservice.db.session import get_session
+from myservice.db.session import undo_on_refusal
+
+_TABLE = resource_rows.TABLE
+_SETTABLE = ('name', 'kind', 'status')
+_LISTING = resource_rows.LISTING
+_OF_PROJECT = (
+    _TABLE.c.project_id == quota_counters.PROJECT,
+    _TABLE.c.deleted == '',
+)
+quota_counters.register(
+    'resources',
+    sa.select(sa.func.count()).select_from(_TABLE).where(*_OF_PROJECT),
+)
+quota_counters.register(
+    'gigabytes', sa.select(sa.func.sum(_TABLE.c.size)).where(*_OF_PROJECT)
+)
+
+
+def _resource_created(
+    context: RequestContext, values: Any, *, session: AnySession
+) -> Resource:
+    return resource_rows.get(
+        context.with_deleted('yes'), session.operation.id, session=session
+    )
+
+
+@retry_on_failure(settle=_resource_created)
+def resource_create(
+    context: RequestContext, values: Mapping[str, Any]
+) -> Resource:
+    """Create a resource, which takes quota of its project.
+
+    :param context: a caller of the project, or an administrator
+    :param values: any of name, kind, size (in gigabytes, 0 by default),
+        status (by default 'requested'), metadata (a dict of texts), tags
+        (a list of texts), and project_id, by default that of the context
+    :returns: the row
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when a value cannot be stored
+    :raises OverQuota: when it does not fit into the project's limits
+    :raises QuotaUsageOverflow: when a counter could not hold it
+    """
+    checked = resource_rows.check_new(values)
+    project_id = require_project(
+        context, checked.pop('project_id', None), 'resource_create'
+    )
+    validation.check_name('project_id', project_id)
+    session = get_session(context)
+    with session.begin():
+        resource_id = session.operation.id
+        metadata = checked.pop('metadata', {})
+        tags = checked.pop('tags', ())
+        columns = {'id': resource_id, **checked, 'project_id': project_id}
+        with undo_on_refusal(context):
+            session.execute(sa.insert(_TABLE), columns)
+            resource_rows.add_metadata(resource_id, metadata, session=session)
+            resource_rows.add_tags(resource_id, tags, session=session)
+            key = {'id': resource_id}
+            row = query.get('no', ResourceRow, key, session=session)
+            # Last: the project's usages are locked for a short time.
+            resource_rows.take_quota(project_id, 1, row.size, session=session)
+        return cast(Resource, row)
+
+
+@retry_on_failure
+def resource_get(context: RequestContext, resource_id: str) -> Resource:
+    """Return a resource; inside a transaction, lock it.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the row
+    :returns: the row
+    :raises InvalidInput: when the id is no text
+    :raises ResourceNotFound: when there is none that the caller may see
+    """
+    validation.check_text('resource_id', resource_id)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return resource_rows.get(context, resource_id, session=session)
+
+
+@retry_on_failure
+def resource_get_all(
+    context: RequestContext,
+    filters: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    marker: str | None = None,
+    sort_keys: Sequence[str] | None = None,
+    sort_dirs: Sequence[str] | None = None,
+) -> list[Resource]:
+    """Return resources that the caller may see, all of them or a page.
+
+    :param context: a caller of a project, or an administrator
+    :param filters: any of id, project_id, name, kind, size, status,
+        service_id, generation, created_at and updated_at, to a value, a list
+        of allowed ones, or db.api's Not, Range, StartsWith or Contains;
+        is_claimed; metadata, a dict that has to be there; tags, a list of
+        which all have to be there. None is left out
+    :param limit: rows at most; None is all
+    :param marker: the id of the last row of the page before; one that was
+        destroyed meanwhile still marks its place
+    :param sort_keys: any of the columns that filters name; by default id,
+        which is the order of creation
+    :param sort_dirs: for each key asc or desc, optionally with -nullsfirst
+        or -nullslast; NULL is smallest by default
+    :returns: a list of rows; resource_metadata_get_many and
+        resource_tags_get_many tell the rest of a page
+    :raises InvalidInput: when a filter, limit, key or direction is unknown
+        or of the wrong type, or the caller has no project
+    :raises MarkerNotFound: when there is no row with the marker's id
+    """
+    filters = resource_rows.check_scope(context, filters)
+    page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return page.read(session=session)
+
+
+def _resource_updated(
+    context: RequestContext,
+    resource_id: str,
+    values: Any,
+    expected: Any = None,
+    claim: Any = None,
+    *,
+    session: AnySession,
+) -> None:
+    row = resource_rows.get(context, resource_id, session=session)
+    if row.operation != session.operation.id:
+        raise row.not_found()
+
+
+@retry_on_failure(settle=_resource_updated)
+def resource_update(
+    context: RequestContext,
+    resource_id: str,
+    values: Mapping[str, Any],
+    expected: Mapping[str, Any] | None = None,
+    claim: Claim | None = None,
+) -> None:
+    """Change a resource if it is as expected: compare and swap.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the row
+    :param values: any of name, kind and status
+    :param expected: column to the value that it must have, a list of allowed
+        ones, or db.api's Not or Range; None is NULL
+    :param claim: the claim under which the caller works
+    :raises InvalidInput: when a value cannot be stored or compared
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ResourceConflict: when it is not as expected
+    :raises ClaimLost: when the claim holds no longer
+    """
+    validation.check_text('resource_id', resource_id)
+    validation.check_values(_TABLE, values, _SETTABLE)
+    resource_rows.check_expected(expected)
+    resource_rows.check_claim(claim, resource_id)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        which = [
+            _TABLE.c.id == resource_id,
+            _TABLE.c.deleted == '',
+            *resource_rows.scope(context),
+            *resource_rows.expectations(expected),
+            *(resource_rows.held_by(claim) if claim else []),
+        ]
+        result = session.execute(
+            sa.update(_TABLE)
+            .where(*which)
+            .values(
+                {
+                    **values,
+                    'generation': _TABLE.c.generation + 1,
+                    'operation': session.operation.id,
+                    'updated_at': clock.utcnow(),
+                }
+            )
+        )
+        if result.rowcount != 1:
+            row = resource_rows.get_for_writing(
+                context, resource_id, claim, session=session
+            )
+            raise resource_rows.conflict(row, expected)
+
+
+def _resource_destroyed(
+    context: RequestContext,
+    resource_id: str,
+    claim: Any = None,
+    force: bool = False,
+    *,
+    session: AnySession,
+) -> None:
+    row = resource_rows.get(
+        context.with_deleted('only'), resource_id, session=session
+    )
+    if row.deleted != session.operation.id:
+        raise row.not_found()
+
+
+@retry_on_failure(settle=_resource_destroyed)
+def resource_destroy(
+    context: RequestContext,
+    resource_id: str,
+    claim: Claim | None = None,
+    force: bool = False,
+) -> None:
+    """Mark a resource deleted, and give its quota back.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the row
+    :param claim: the claim under which the caller works
+    :param force: also if somebody else has claimed it; for administrators
+    :raises AdminRequired: when force is asked for by anybody else
+    :raises InvalidInput: when an argument is of the wrong type
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ResourceClaimed: when a service holds it, and no claim is given
+    :raises ClaimLost: when the claim holds no longer
+    """
+    validation.check_text('resource_id', resource_id)
+    resource_rows.check_claim(claim, resource_id)
+    resource_rows.check_force(context, force)
+    session = get_session(context)
+    with session.begin():
+        row = resource_rows.get_for_writing(
+            context, resource_id, claim, session=session
+        )
+        if row.service_id is not None and not (claim or force):
+            raise exception.ResourceClaimed(
+                resource_id=resource_id, service_id=row.service_id
+            )
+        session.execute(
+            sa.update(_TABLE)
+            .where(_TABLE.c.id == resource_id)
+            .values(
+                deleted=session.operation.id,
+                deleted_at=clock.utcnow(),
+                service_id=None,
+                claim_generation=None,
+                generation=_TABLE.c.generation + 1,
+            )
+        )
+        resource_rows.take_quota(
+            row.project_id, -1, -row.size, session=session
+        )

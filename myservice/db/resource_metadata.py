@@ -1,0 +1,152 @@
+"""Metadata of resources: a value for each key, as a project notes them."""
+
+from collections.abc import Collection
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from myservice.context import RequestContext
+from myservice.db import resource_rows
+from myservice.db import validation
+from myservice.db.resource_rows import Claim
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import get_session
+
+_TABLE = resource_rows.METADATA
+
+
+@retry_on_failure
+def resource_metadata_get(
+    context: RequestContext, resource_id: str
+) -> dict[str, str]:
+    """Return the metadata of a resource.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the resource
+    :returns: key to value
+    :raises InvalidInput: when the id is no text
+    :raises ResourceNotFound: when there is none that the caller may see
+    """
+    validation.check_text('resource_id', resource_id)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        resource_rows.get(context, resource_id, session=session)
+        found = resource_rows.read_metadata([resource_id], session=session)
+        return found[resource_id]
+
+
+@retry_on_failure
+def resource_metadata_get_many(
+    context: RequestContext, resource_ids: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """Return the metadata of many resources, as of a page, in one statement.
+
+    :param context: a caller of their project, or an administrator
+    :param resource_ids: the ids of the resources
+    :returns: id to key to value; empty for those that the caller cannot see
+    :raises InvalidInput: when resource_ids is no list of texts
+    """
+    validation.check_texts('resource_ids', resource_ids)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return resource_rows.read_metadata(
+            resource_ids, resource_rows.scope(context), session=session
+        )
+
+
+@retry_on_failure
+def resource_metadata_set(
+    context: RequestContext,
+    resource_id: str,
+    metadata: Mapping[str, str],
+    claim: Claim | None = None,
+) -> None:
+    """Give a resource this metadata, and no other.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the resource
+    :param metadata: key to value
+    :param claim: the claim under which the caller works
+    :raises InvalidInput: when an argument cannot be stored
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ClaimLost: when the claim holds no longer
+    """
+    validation.check_text('resource_id', resource_id)
+    resource_rows.check_metadata(metadata)
+    resource_rows.check_claim(claim, resource_id)
+    session = get_session(context)
+    with session.begin():
+        resource_rows.get_for_writing(
+            context, resource_id, claim, session=session
+        )
+        session.execute(
+            sa.delete(_TABLE).where(_TABLE.c.resource_id == resource_id)
+        )
+        resource_rows.add_metadata(resource_id, metadata, session=session)
+
+
+@retry_on_failure
+def resource_metadata_update(
+    context: RequestContext,
+    resource_id: str,
+    metadata: Mapping[str, str],
+    claim: Claim | None = None,
+) -> None:
+    """Change some of the metadata of a resource; the rest stays.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the resource
+    :param metadata: key to value
+    :param claim: the claim under which the caller works
+    :raises InvalidInput: when an argument cannot be stored
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ClaimLost: when the claim holds no longer
+    """
+    validation.check_text('resource_id', resource_id)
+    resource_rows.check_metadata(metadata)
+    resource_rows.check_claim(claim, resource_id)
+    session = get_session(context)
+    with session.begin():
+        resource_rows.get_for_writing(
+            context, resource_id, claim, session=session
+        )
+        session.execute(
+            sa.delete(_TABLE).where(
+                _TABLE.c.resource_id == resource_id,
+                _TABLE.c.key.in_(list(metadata)),
+            )
+        )
+        resource_rows.add_metadata(resource_id, metadata, session=session)
+
+
+@retry_on_failure
+def resource_metadata_delete(
+    context: RequestContext,
+    resource_id: str,
+    keys: str | Collection[str],
+    claim: Claim | None = None,
+) -> None:
+    """Take metadata from a resource; what is not there is no error.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the resource
+    :param keys: a key, or a list of keys
+    :param claim: the claim under which the caller works
+    :raises InvalidInput: when an argument is of the wrong type
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ClaimLost: when the claim holds no longer
+    """
+    validation.check_text('resource_id', resource_id)
+    unwanted = validation.check_one_or_more('keys', keys)
+    resource_rows.check_claim(claim, resource_id)
+    session = get_session(context)
+    with session.begin():
+        resource_rows.get_for_writing(
+            context, resource_id, claim, session=session
+        )
+        session.execute(
+            sa.delete(_TABLE).where(
+                _TABLE.c.resource_id == resource_id,
+                _TABLE.c.key.in_(unwanted),
+            )
+        )

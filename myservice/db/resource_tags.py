@@ -1,0 +1,82 @@
+"""Tags of resources: words by which a project finds them again."""
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from myservice.context import RequestContext
+from myservice.db import resource_rows
+from myservice.db import validation
+from myservice.db.resource_rows import Claim
+from myservice.db.retry import retry_on_failure
+from myservice.db.session import get_session
+
+_TABLE = resource_rows.TAGS
+
+
+@retry_on_failure
+def resource_tags_get(context: RequestContext, resource_id: str) -> list[str]:
+    """Return the tags of a resource.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the resource
+    :returns: the tags, sorted
+    :raises InvalidInput: when the id is no text
+    :raises ResourceNotFound: when there is none that the caller may see
+    """
+    validation.check_text('resource_id', resource_id)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        resource_rows.get(context, resource_id, session=session)
+        found = resource_rows.read_tags([resource_id], session=session)
+        return found[resource_id]
+
+
+@retry_on_failure
+def resource_tags_get_many(
+    context: RequestContext, resource_ids: Collection[str]
+) -> dict[str, list[str]]:
+    """Return the tags of many resources, as of a page, in one statement.
+
+    :param context: a caller of their project, or an administrator
+    :param resource_ids: the ids of the resources
+    :returns: id to sorted tags; empty for those that the caller cannot see
+    :raises InvalidInput: when resource_ids is no list of texts
+    """
+    validation.check_texts('resource_ids', resource_ids)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return resource_rows.read_tags(
+            resource_ids, resource_rows.scope(context), session=session
+        )
+
+
+@retry_on_failure
+def resource_tags_set(
+    context: RequestContext,
+    resource_id: str,
+    tags: Collection[str],
+    claim: Claim | None = None,
+) -> None:
+    """Give a resource these tags, and no others.
+
+    :param context: a caller of its project, or an administrator
+    :param resource_id: the id of the resource
+    :param tags: a list of texts; one that is named twice counts once
+    :param claim: the claim under which the caller works
+    :raises InvalidInput: when an argument cannot be stored
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ClaimLost: when the claim holds no longer
+    """
+    validation.check_text('resource_id', resource_id)
+    resource_rows.check_tags(tags)
+    resource_rows.check_claim(claim, resource_id)
+    session = get_session(context)
+    with session.begin():
+        resource_rows.get_for_writing(
+            context, resource_id, claim, session=session
+        )
+        session.execute(
+            sa.delete(_TABLE).where(_TABLE.c.resource_id == resource_id)
+        )
+        resource_rows.add_tags(resource_id, tags, session=session)
