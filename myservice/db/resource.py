@@ -85,7 +85,7 @@ def resource_create(
             key = {'id': resource_id}
             row = query.get('no', ResourceRow, key, session=session)
             # Last: the project's usages are locked for a short time.
-            resource_rows.take_quota(project_id, 1, row.size, session=session)
+            resource_rows.take_quota(project_id, row.size, session=session)
         return cast(Resource, row)
 
 
@@ -266,6 +266,6 @@ def resource_destroy(
                 generation=_TABLE.c.generation + 1,
             )
         )
-        resource_rows.take_quota(
-            row.project_id, -1, -row.size, session=session
+        resource_rows.give_quota_back(
+            row.project_id, row.size, session=session
         )

@@ -273,18 +273,33 @@ def add_tags(
         session.execute(sa.insert(TAGS).values(rows))
 
 
-def take_quota(
-    project_id: str, number: int, size: int, *, session: AnySession
-) -> None:
-    """Add resources to what a project has in use, or take them from it.
+def take_quota(project_id: str, size: int, *, session: AnySession) -> None:
+    """Add a resource to what a project has in use.
 
     :param project_id: the project
-    :param number: how many
-    :param size: of all of them, in gigabytes
-    :param session: an open transaction, in which their rows have changed
+    :param size: its size in gigabytes
+    :param session: an open transaction, in which it was inserted
     :raises OverQuota: when it does not fit into the limits
     :raises QuotaUsageOverflow: when a counter could not hold it
     """
+    _change_usage(project_id, 1, size, session=session)
+
+
+def give_quota_back(
+    project_id: str, size: int, *, session: AnySession
+) -> None:
+    """Take a resource from what a project has in use.
+
+    :param project_id: the project
+    :param size: its size in gigabytes
+    :param session: an open transaction, in which it was marked deleted
+    """
+    _change_usage(project_id, -1, -size, session=session)
+
+
+def _change_usage(
+    project_id: str, number: int, size: int, *, session: AnySession
+) -> None:
     known = quota_limits.defaults()
     wanted = {'resources': number, 'gigabytes': size}
     deltas = {

@@ -90,10 +90,15 @@ class DatabaseTestCase(TestCase):
             self.database.engine(form).connect().close()
         self._between.clear()
         yield sent
+        # psycopg forgets a prepared statement beside the next one: that is
+        # no round trip of its own.
+        ignored = {'connect', 'quit'}
+        if self.backend == 'postgresql':
+            ignored.add('other')
         sent += [
             command.sql or command.kind
             for command in self._between.commands
-            if command.kind not in ('connect', 'quit')
+            if command.kind not in ignored
         ]
 
 
