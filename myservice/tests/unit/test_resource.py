@@ -1,0 +1,617 @@
+"""Resources: what projects have, find and change."""
+
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice import context
+from myservice import db
+from myservice import exception
+from myservice.db import models
+from myservice.tests import base
+from myservice.tests import factories
+
+RESOURCES = models.Resource.__table__
+
+
+class ResourceTestCase(base.DatabaseTestCase):
+    """A test with a user of project 'p', beside the administrator."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.user = context.RequestContext('user', 'p', overwrite=False)
+        self.other = context.RequestContext('user', 'other', overwrite=False)
+
+    def create(self, **values: Any) -> models.Resource:
+        return db.api.resource_create(self.user, {'name': 'n'} | values)
+
+    def get(self, resource: models.Resource) -> models.Resource:
+        return db.api.resource_get(self.context, resource.id)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many resources and gigabytes project 'p' has."""
+        usages = db.api.quota_usage_get_all(self.user)
+        self.assertEqual({}, db.api.quota_usage_check(self.user))
+        return usages['resources']['in_use'], usages['gigabytes']['in_use']
+
+    def claim(self, resource: models.Resource) -> db.api.Claim:
+        service = factories.create_service()
+        return db.api.resource_claim(self.context, resource.id, service.id)
+
+
+class TestCreate(ResourceTestCase):
+    def test_a_created_resource_has_what_was_given_and_defaults(self) -> None:
+        made = db.api.resource_create(
+            self.user, {'name': 'disk', 'kind': 'volume', 'size': 5}
+        )
+        self.assertEqual(
+            ('p', 'disk', 'volume', 5, 'requested', None, 0, ''),
+            (
+                made.project_id,
+                made.name,
+                made.kind,
+                made.size,
+                made.status,
+                made.service_id,
+                made.generation,
+                made.deleted,
+            ),
+        )
+        self.assertEqual(made, db.api.resource_get(self.user, made.id))
+        bare = db.api.resource_create(self.user, {})
+        self.assertEqual((None, None, 0), (bare.name, bare.kind, bare.size))
+
+    def test_it_takes_quota_and_a_destroy_gives_it_back(self) -> None:
+        one = self.create(size=5)
+        self.create(size=7)
+        self.assertEqual((2, 12), self.usage())
+        db.api.resource_destroy(self.user, one.id)
+        self.assertEqual((1, 7), self.usage())
+
+    def test_what_does_not_fit_is_not_created(self) -> None:
+        db.api.quota_create(self.context, 'p', 'gigabytes', 10)
+        db.api.quota_create(self.context, 'p', 'resources', 2)
+        self.create(size=6)
+        error = self.assertRaises(
+            exception.OverQuota, self.create, size=5, tags=['t']
+        )
+        self.assertEqual(['gigabytes'], error.overs)
+        self.create(size=0)
+        error = self.assertRaises(exception.OverQuota, self.create)
+        self.assertEqual(['resources'], error.overs)
+        self.assertEqual((2, 6), self.usage())
+        self.assertEqual(2, len(db.api.resource_get_all(self.user)))
+
+    def test_who_catches_the_refusal_commits_nothing_of_it(self) -> None:
+        db.api.quota_create(self.context, 'p', 'gigabytes', 10)
+        with db.api.transaction(self.user):
+            made = self.create(size=6)
+            self.assertRaises(
+                exception.OverQuota, self.create, size=5, tags=['t']
+            )
+        self.assertEqual([made], db.api.resource_get_all(self.user))
+        self.assertEqual((1, 6), self.usage())
+
+    def test_what_was_there_before_quotas_is_counted(self) -> None:
+        self.create(size=5)
+        with self.database.engine().begin() as connection:
+            connection.execute(sa.delete(models.QuotaUsage.__table__))
+        second = self.create(size=6)
+        self.assertEqual((2, 11), self.usage())
+        with self.database.engine().begin() as connection:
+            connection.execute(sa.delete(models.QuotaUsage.__table__))
+        db.api.resource_destroy(self.user, second.id)
+        self.assertEqual((1, 5), self.usage())
+
+    def test_many_at_once_are_all_counted(self) -> None:
+        def work(number: int) -> None:
+            ctx = context.RequestContext('user', 'p', overwrite=False)
+            made = [
+                db.api.resource_create(ctx, {'size': number}) for _ in '123'
+            ]
+            db.api.resource_destroy(ctx, made[0].id)
+
+        self.assertEqual([None] * 6, self.in_threads(6, work))
+        self.assertEqual((12, 2 * sum(range(6))), self.usage())
+
+    def test_a_resource_without_a_quota_is_not_counted(self) -> None:
+        self.database.conf.set_override(
+            'default_limits', {'tapes': 1}, group='quota'
+        )
+        made = self.create(size=5)
+        db.api.resource_destroy(self.user, made.id)
+
+    def test_metadata_and_tags_come_along(self) -> None:
+        made = self.create(metadata={'b': '2', 'a': '1'}, tags=['y', 'x', 'y'])
+        self.assertEqual(
+            {'a': '1', 'b': '2'},
+            db.api.resource_metadata_get(self.user, made.id),
+        )
+        self.assertEqual(
+            ['x', 'y'], db.api.resource_tags_get(self.user, made.id)
+        )
+
+    def test_an_administrator_names_the_project(self) -> None:
+        made = db.api.resource_create(self.context, {'project_id': 'p'})
+        self.assertEqual('p', made.project_id)
+        self.assertRaises(
+            exception.InvalidInput, db.api.resource_create, self.context, {}
+        )
+        self.assertRaises(
+            exception.ProjectForbidden,
+            db.api.resource_create,
+            self.user,
+            {'project_id': 'other'},
+        )
+
+    def test_what_cannot_be_stored_is_refused(self) -> None:
+        wrong: list[tuple[str, Any]] = [
+            ('name', 5),
+            ('name', 'x' * 256),
+            ('name', 'nul\0'),
+            ('kind', b'x'),
+            ('size', -1),
+            ('size', 2**63),
+            ('size', 1.5),
+            ('status', None),
+            ('service_id', 'x'),
+            ('generation', 5),
+            ('id', 'x'),
+            ('colour', 'red'),
+        ]
+        for field, value in wrong:
+            error = self.assertRaises(
+                exception.InvalidInput, self.create, **{field: value}
+            )
+            self.assertEqual(field, error.field)
+        more: list[dict[str, Any]] = [
+            {'metadata': {'k': 5}},
+            {'metadata': {5: 'v'}},
+            {'metadata': {'': 'v'}},
+            {'metadata': {'k': 'x' * 256}},
+            {'metadata': ['k']},
+            {'tags': 'tag'},
+            {'tags': [5]},
+            {'tags': ['']},
+        ]
+        for values in more:
+            self.assertRaises(exception.InvalidInput, self.create, **values)
+        self.assertRaises(
+            exception.InvalidInput, db.api.resource_create, self.user, None
+        )
+
+
+class TestScope(ResourceTestCase):
+    def test_another_projects_resource_does_not_exist(self) -> None:
+        made = self.create(metadata={'k': 'v'}, tags=['t'])
+        for call, arguments in (
+            (db.api.resource_get, ()),
+            (db.api.resource_update, ({'name': 'x'},)),
+            (db.api.resource_destroy, ()),
+            (db.api.resource_metadata_get, ()),
+            (db.api.resource_metadata_set, ({},)),
+            (db.api.resource_metadata_update, ({},)),
+            (db.api.resource_metadata_delete, ('k',)),
+            (db.api.resource_tags_get, ()),
+            (db.api.resource_tags_set, ([],)),
+        ):
+            for ctx, resource_id in (
+                (self.other, made.id),
+                (self.user, 'unknown'),
+            ):
+                error: Any = self.assertRaises(
+                    exception.ResourceNotFound,
+                    call,
+                    ctx,
+                    resource_id,
+                    *arguments,
+                )
+                self.assertEqual(resource_id, error.resource_id)
+        self.assertEqual([], db.api.resource_get_all(self.other))
+        self.assertEqual(
+            [],
+            db.api.resource_get_all(self.other, {'project_id': 'p'}),
+        )
+        ids = [made.id]
+        self.assertEqual(
+            {made.id: {}},
+            db.api.resource_metadata_get_many(self.other, ids),
+        )
+        self.assertEqual(
+            {made.id: []}, db.api.resource_tags_get_many(self.other, ids)
+        )
+        self.assertEqual(made, self.get(made))
+        self.assertEqual([made], db.api.resource_get_all(self.context))
+
+    def test_a_caller_without_a_project_is_told_so(self) -> None:
+        nobody = context.RequestContext('user', overwrite=False)
+        error = self.assertRaises(
+            exception.InvalidInput, db.api.resource_get_all, nobody
+        )
+        self.assertEqual('project_id', error.field)
+
+    def test_claims_are_for_administrators(self) -> None:
+        made = self.create()
+        claim = self.claim(made)
+        for call, arguments in (
+            (db.api.resource_claim, (made.id, claim.service_id)),
+            (db.api.resource_claim_next, (claim.service_id,)),
+            (db.api.resource_release, (claim,)),
+            (db.api.claims_take_over, ()),
+        ):
+            self.assertRaises(
+                exception.AdminRequired, call, self.user, *arguments
+            )
+        self.assertRaises(
+            exception.AdminRequired,
+            db.api.resource_destroy,
+            self.user,
+            made.id,
+            force=True,
+        )
+
+
+class TestUpdate(ResourceTestCase):
+    def update(self, resource: models.Resource, **more: Any) -> None:
+        db.api.resource_update(
+            self.user, resource.id, {'status': 'new'}, **more
+        )
+
+    def test_it_changes_and_raises_the_generation(self) -> None:
+        made = self.create()
+        self.assertIsNone(
+            db.api.resource_update(
+                self.user,
+                made.id,
+                {'name': 'x', 'kind': None, 'status': 'available'},
+            )
+        )
+        row = self.get(made)
+        self.assertEqual(
+            ('x', None, 'available', 1),
+            (row.name, row.kind, row.status, row.generation),
+        )
+        self.assertIsNotNone(row.updated_at)
+
+    def test_it_is_done_where_all_is_as_expected(self) -> None:
+        fitting: list[dict[str, Any]] = [
+            {'status': 'old'},
+            {'status': ('other', 'old')},
+            {'status': ['old']},
+            {'status': db.api.Not('other')},
+            {'status': db.api.Not(('other', 'another'))},
+            {'kind': None},
+            {'kind': (None, 'x')},
+            {'kind': db.api.Not('x')},
+            {'kind': db.api.Not(('x', 'y'))},
+            {'service_id': None},
+            {'generation': 0},
+            {'size': db.api.Range(1, 3)},
+            {'size': db.api.Range(minimum=2)},
+            {'status': 'old', 'name': 'n', 'project_id': 'p'},
+            {},
+        ]
+        for expected in fitting:
+            made = self.create(status='old', size=2)
+            self.update(made, expected=expected)
+            row = self.get(made)
+            self.assertEqual(('new', 1), (row.status, row.generation))
+
+    def test_it_is_refused_where_something_is_not_as_expected(self) -> None:
+        others: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({'status': 'other'}, {'status': 'old'}),
+            ({'status': 'OLD'}, {'status': 'old'}),
+            ({'status': ('x', 'y')}, {'status': 'old'}),
+            ({'status': ()}, {'status': 'old'}),
+            ({'status': db.api.Not('old')}, {'status': 'old'}),
+            ({'status': db.api.Not(('x', 'old'))}, {'status': 'old'}),
+            ({'kind': db.api.Not(None)}, {'kind': None}),
+            ({'kind': db.api.Not((None, 'x'))}, {'kind': None}),
+            ({'kind': 'x'}, {'kind': None}),
+            ({'name': None}, {'name': 'n'}),
+            ({'size': db.api.Range(3)}, {'size': 2}),
+            (
+                {'status': 'old', 'generation': 5},
+                {'status': 'old', 'generation': 0},
+            ),
+        ]
+        made = self.create(status='old', size=2)
+        for expected, actual in others:
+            error = self.assertRaises(
+                exception.ResourceConflict,
+                self.update,
+                made,
+                expected=expected,
+            )
+            self.assertEqual(
+                (made.id, expected, actual),
+                (error.resource_id, error.expected, error.actual),
+            )
+            self.assertEqual(made, self.get(made))
+
+    def test_of_many_that_expect_the_same_one_does_it(self) -> None:
+        made = self.create()
+        results = self.in_threads(
+            8,
+            lambda number: db.api.resource_update(
+                context.RequestContext('u', 'p', overwrite=False),
+                made.id,
+                {'status': f'of {number}'},
+                {'status': 'requested'},
+            ),
+        )
+        self.assertEqual(1, results.count(None), results)
+        winner = results.index(None)
+        row = self.get(made)
+        self.assertEqual((f'of {winner}', 1), (row.status, row.generation))
+
+    def test_what_cannot_be_compared_is_refused(self) -> None:
+        made = self.create()
+        wrong: list[Any] = [
+            {'colour': 'red'},
+            {'size': 'x'},
+            {'status': 5},
+            {'status': db.api.Not(5)},
+            {'size': db.api.Range('a')},
+            ['status'],
+        ]
+        for expected in wrong:
+            self.assertRaises(
+                exception.InvalidInput, self.update, made, expected=expected
+            )
+        for values in ({}, {'size': 5}, {'service_id': 'x'}, {'status': None}):
+            self.assertRaises(
+                exception.InvalidInput,
+                db.api.resource_update,
+                self.user,
+                made.id,
+                values,
+            )
+
+
+class TestDestroy(ResourceTestCase):
+    def test_a_destroyed_one_is_marked_and_gone(self) -> None:
+        made = self.create()
+        self.assertIsNone(db.api.resource_destroy(self.user, made.id))
+        for call in (db.api.resource_get, db.api.resource_destroy):
+            self.assertRaises(
+                exception.ResourceNotFound, call, self.user, made.id
+            )
+        self.assertRaises(
+            exception.ResourceNotFound,
+            db.api.resource_update,
+            self.user,
+            made.id,
+            {'name': 'x'},
+        )
+        deleted = self.user.with_deleted('only')
+        (row,) = db.api.resource_get_all(deleted)
+        self.assertEqual(made.id, row.id)
+        self.assertIsNotNone(row.deleted_at)
+
+    def test_a_claimed_one_needs_its_claim_or_force(self) -> None:
+        made = self.create(size=5)
+        claim = self.claim(made)
+        error = self.assertRaises(
+            exception.ResourceClaimed,
+            db.api.resource_destroy,
+            self.user,
+            made.id,
+        )
+        self.assertEqual(claim.service_id, error.service_id)
+        self.assertRaises(
+            exception.ClaimLost,
+            db.api.resource_destroy,
+            self.user,
+            made.id,
+            claim._replace(generation=0),
+        )
+        self.assertEqual((1, 5), self.usage())
+        db.api.resource_destroy(self.user, made.id, claim)
+        forced = self.create()
+        self.claim(forced)
+        db.api.resource_destroy(self.context, forced.id, force=True)
+        self.assertEqual((0, 0), self.usage())
+        for service in db.api.service_get_all(self.context):
+            db.api.service_destroy(self.context, service.id)
+
+
+class TestMetadataAndTags(ResourceTestCase):
+    def test_metadata_is_set_changed_and_taken_away(self) -> None:
+        made = self.create(metadata={'a': '1', 'b': '2'})
+
+        def metadata() -> dict[str, str]:
+            return db.api.resource_metadata_get(self.user, made.id)
+
+        db.api.resource_metadata_update(
+            self.user, made.id, {'b': '3', 'c': ''}
+        )
+        self.assertEqual({'a': '1', 'b': '3', 'c': ''}, metadata())
+        db.api.resource_metadata_delete(self.user, made.id, 'a')
+        db.api.resource_metadata_delete(self.user, made.id, ['b', 'unknown'])
+        self.assertEqual({'c': ''}, metadata())
+        db.api.resource_metadata_set(self.user, made.id, {'D': '1', 'd': '2'})
+        self.assertEqual({'D': '1', 'd': '2'}, metadata())
+        db.api.resource_metadata_set(self.user, made.id, {})
+        self.assertEqual({}, metadata())
+
+    def test_tags_are_set(self) -> None:
+        made = self.create(tags=['a'])
+        db.api.resource_tags_set(self.user, made.id, ['c', 'B', 'b', 'c'])
+        self.assertEqual(
+            ['B', 'b', 'c'], db.api.resource_tags_get(self.user, made.id)
+        )
+
+    def test_those_of_a_page_are_one_statement(self) -> None:
+        made = [
+            self.create(metadata={'n': str(number)}, tags=[str(number)])
+            for number in range(5)
+        ]
+        ids = [row.id for row in made]
+        for call, found in (
+            (
+                db.api.resource_metadata_get_many,
+                {i: {'n': str(n)} for n, i in enumerate(ids)},
+            ),
+            (
+                db.api.resource_tags_get_many,
+                {i: [str(n)] for n, i in enumerate(ids)},
+            ),
+        ):
+            with self.commands() as sent:
+                self.assertEqual(found, call(self.user, ids))
+            self.assertEqual(1, len(sent), sent)
+
+    def test_a_lost_claim_writes_nothing(self) -> None:
+        made = self.create(metadata={'a': '1'}, tags=['a'])
+        claim = self.claim(made)
+        writes: list[tuple[Any, Any]] = [
+            (db.api.resource_metadata_set, {'b': '2'}),
+            (db.api.resource_metadata_update, {'b': '2'}),
+            (db.api.resource_metadata_delete, 'a'),
+            (db.api.resource_tags_set, ['b']),
+        ]
+        for call, value in writes:
+            call(self.user, made.id, value, claim)
+        db.api.resource_release(self.context, claim)
+        before = (
+            db.api.resource_metadata_get(self.user, made.id),
+            db.api.resource_tags_get(self.user, made.id),
+        )
+        self.assertEqual(({'b': '2'}, ['b']), before)
+        for call, value in writes:
+            self.assertRaises(
+                exception.ClaimLost, call, self.user, made.id, value, claim
+            )
+        other = self.create()
+        self.assertRaises(
+            exception.InvalidInput,
+            db.api.resource_tags_set,
+            self.user,
+            other.id,
+            [],
+            claim,
+        )
+
+
+class TestLists(ResourceTestCase):
+    def names(self, filters: Any = None, **arguments: Any) -> str:
+        rows = db.api.resource_get_all(self.user, filters, **arguments)
+        return ''.join(str(row.name) for row in rows)
+
+    def test_each_filter_shows_what_it_says(self) -> None:
+        first = self.create(name='a', kind='x', size=1, tags=['t', 'u'])
+        second = self.create(name='b', size=2, metadata={'k': 'v'})
+        self.create(name='c', kind='y', size=3, tags=['t'], status='done')
+        claim = self.claim(second)
+        wanted: list[tuple[dict[str, Any], str]] = [
+            ({}, 'abc'),
+            ({'name': 'a'}, 'a'),
+            ({'name': 'A'}, ''),
+            ({'name': None}, 'abc'),
+            ({'name': ['a', 'c']}, 'ac'),
+            ({'id': first.id}, 'a'),
+            ({'status': db.api.Not('done')}, 'ab'),
+            ({'kind': db.api.Not('x')}, 'bc'),
+            ({'kind': db.api.Not(None)}, 'ac'),
+            ({'kind': [None, 'y']}, 'bc'),
+            ({'size': db.api.Range(2)}, 'bc'),
+            ({'size': db.api.Range(2, 2)}, 'b'),
+            ({'size': db.api.Range(maximum=1)}, 'a'),
+            (
+                {'created_at': db.api.Range(datetime.datetime(2100, 1, 1))},
+                '',
+            ),
+            ({'service_id': claim.service_id}, 'b'),
+            ({'is_claimed': True}, 'b'),
+            ({'is_claimed': False}, 'ac'),
+            ({'tags': ['t']}, 'ac'),
+            ({'tags': ['t', 'u']}, 'a'),
+            ({'tags': 'u'}, 'a'),
+            ({'tags': []}, 'abc'),
+            ({'metadata': {'k': 'v'}}, 'b'),
+            ({'metadata': {'k': 'w'}}, ''),
+            ({'is_claimed': False, 'tags': ['t'], 'status': 'done'}, 'c'),
+        ]
+        for filters, names in wanted:
+            self.assertEqual(names, self.names(filters), filters)
+
+    def test_texts_are_found_by_a_part_of_them_literally(self) -> None:
+        names = ('50% off', '50 off', 'a_b', 'aXb', 'Off', 'O\U0001f600o')
+        for name in names:
+            self.create(name=name)
+        parts: list[tuple[Any, list[str]]] = [
+            (db.api.Contains('50%'), ['50% off']),
+            (db.api.Contains('a_b'), ['a_b']),
+            (db.api.Contains('off'), ['50% off', '50 off']),
+            (db.api.Contains('\U0001f600'), ['O\U0001f600o']),
+            (db.api.Contains("'"), []),
+            (db.api.StartsWith('O'), ['Off', 'O\U0001f600o']),
+            (db.api.StartsWith('o'), []),
+            (db.api.StartsWith('50%'), ['50% off']),
+        ]
+        for wanted, found in parts:
+            rows = db.api.resource_get_all(self.user, {'name': wanted})
+            self.assertEqual(found, [row.name for row in rows], wanted)
+
+    def test_unknown_filters_and_wrong_types_are_refused(self) -> None:
+        wrong: list[Any] = [
+            {'colour': 'red'},
+            {'size': 'x'},
+            {'size': db.api.Range('x')},
+            {'name': db.api.Contains(5)},
+            {'is_claimed': 'yes'},
+            {'tags': [5]},
+            {'metadata': ['k']},
+            'name',
+        ]
+        for filters in wrong:
+            self.assertRaises(
+                exception.InvalidInput,
+                db.api.resource_get_all,
+                self.user,
+                filters,
+            )
+
+    def test_pages_are_complete_in_every_order(self) -> None:
+        for number in range(12):
+            made = self.create(name=f'{number % 4}', size=number % 3)
+            if number % 2:
+                db.api.resource_update(self.user, made.id, {'kind': 'k'})
+        for key in ('id', 'name', 'kind', 'size', 'created_at', 'updated_at'):
+            for direction in (
+                'asc',
+                'desc-nullsfirst',
+                'desc',
+                'asc-nullslast',
+            ):
+                for filters in ({}, {'status': 'requested'}):
+                    order: dict[str, Any] = {
+                        'sort_keys': [key],
+                        'sort_dirs': [direction],
+                    }
+                    everything = db.api.resource_get_all(
+                        self.user, filters, **order
+                    )
+                    paged: list[models.Resource] = []
+                    while page := db.api.resource_get_all(
+                        self.user,
+                        filters,
+                        limit=5,
+                        marker=paged[-1].id if paged else None,
+                        **order,
+                    ):
+                        paged += page
+                    self.assertEqual(everything, paged, order)
+                    self.assertEqual(12, len({row.id for row in paged}))
+
+    def test_a_destroyed_marker_still_marks_its_place(self) -> None:
+        made = [self.create(name=name) for name in 'abcd']
+        db.api.resource_destroy(self.user, made[1].id)
+        self.assertEqual(
+            'cd', self.names(marker=made[1].id, sort_keys=['name'])
+        )
+        self.assertRaises(
+            exception.MarkerNotFound, self.names, marker='unknown'
+        )
