@@ -153,7 +153,7 @@ class Listing:
         return Page(
             listing=self,
             conditions=[
-                *_visible(self.table, context.read_deleted),
+                *visible(self.table, context.read_deleted),
                 *filtered,
             ],
             limit=limit,
@@ -393,7 +393,7 @@ def _select(
     table: Any = row_class.columns[0].table
     statement = sa.select(*row_class.columns).where(
         *(table.c[name] == sa.bindparam(name) for name in key),
-        *_visible(table, read_deleted),
+        *visible(table, read_deleted),
     )
     if read_deleted != 'no':
         # The living one first, then the one that was deleted last.
@@ -403,7 +403,12 @@ def _select(
     return statement.with_for_update() if lock else statement
 
 
-def _visible(table: Any, read_deleted: ReadDeleted) -> list[Any]:
+def visible(table: Any, read_deleted: ReadDeleted) -> list[Any]:
+    """Return the conditions of the rows that are not hidden.
+
+    :param table: a Table with soft-deleted rows
+    :param read_deleted: as in a RequestContext
+    """
     if read_deleted == 'no':
         return [table.c.deleted == '']
     if read_deleted == 'only':

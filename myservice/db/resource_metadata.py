@@ -30,9 +30,10 @@ def resource_metadata_get(
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        resource_rows.get(context, resource_id, session=session)
-        found = resource_rows.read_metadata([resource_id], session=session)
-        return found[resource_id]
+        rows = resource_rows.read_of_one(
+            context, _TABLE, resource_id, session=session
+        )
+        return {row.key: row.value for row in rows}
 
 
 @retry_on_failure

@@ -221,6 +221,37 @@ def read_tags(
     return found
 
 
+def read_of_one(
+    context: RequestContext,
+    table: Any,
+    resource_id: str,
+    *,
+    session: AnySession,
+) -> list[Any]:
+    """Return the rows of metadata or tags of a resource, in one statement.
+
+    :param context: the caller
+    :param table: METADATA or TAGS
+    :param resource_id: the id of the resource
+    :param session: an open session
+    :raises ResourceNotFound: when there is none that he may see
+    """
+    rows = session.execute(
+        sa.select(table)
+        .select_from(TABLE.outerjoin(table, table.c.resource_id == TABLE.c.id))
+        .where(
+            TABLE.c.id == resource_id,
+            *query.visible(TABLE, context.read_deleted),
+            *scope(context),
+        )
+        .order_by(*table.primary_key)
+    ).all()
+    if not rows:
+        raise exception.ResourceNotFound(resource_id=resource_id)
+    # The join gives one row of NULLs where the resource has none.
+    return [row for row in rows if row.resource_id is not None]
+
+
 _IDS: Any = sa.bindparam('ids', expanding=True)
 _READ_METADATA = (
     sa.select(METADATA)

@@ -27,9 +27,10 @@ def resource_tags_get(context: RequestContext, resource_id: str) -> list[str]:
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        resource_rows.get(context, resource_id, session=session)
-        found = resource_rows.read_tags([resource_id], session=session)
-        return found[resource_id]
+        rows = resource_rows.read_of_one(
+            context, _TABLE, resource_id, session=session
+        )
+        return [row.tag for row in rows]
 
 
 @retry_on_failure

@@ -52,12 +52,12 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'resource_get_all': (1, False),
     'resource_update': (1, False),
     'resource_destroy': (3, True),
-    'resource_metadata_get': (2, False),
+    'resource_metadata_get': (1, False),
     'resource_metadata_get_many': (1, False),
     'resource_metadata_set': (3, True),
     'resource_metadata_update': (3, True),
     'resource_metadata_delete': (2, True),
-    'resource_tags_get': (2, False),
+    'resource_tags_get': (1, False),
     'resource_tags_get_many': (1, False),
     'resource_tags_set': (3, True),
     'resource_claim': (1, False),
@@ -198,3 +198,59 @@ class TestQuotas(BudgetTestCase):
             self.assertEqual(500, db.api.reservation_expire(self.context))
         self.assertEqual(3 * self.transaction(3), len(sent), sent)
         self.assertTrue(len(sent) <= 0.05 * 500)
+
+
+class TestResources(BudgetTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.user = context.RequestContext(project_id='p', overwrite=False)
+        self.made = [
+            db.api.resource_create(
+                self.user,
+                {'size': 1, 'metadata': {'k': 'v'}, 'tags': ['t']},
+            )
+            for _ in range(10)
+        ]
+
+    def test_one_with_metadata_and_tags_is_three(self) -> None:
+        with self.commands() as sent:
+            db.api.resource_get(self.user, self.made[0].id)
+            db.api.resource_metadata_get(self.user, self.made[0].id)
+            db.api.resource_tags_get(self.user, self.made[0].id)
+        self.assertEqual(3, len(sent), sent)
+
+    def test_a_page_with_metadata_and_tags_is_four(self) -> None:
+        with self.commands() as sent:
+            page = db.api.resource_get_all(
+                self.user, limit=5, marker=self.made[1].id
+            )
+            ids = [row.id for row in page]
+            db.api.resource_metadata_get_many(self.user, ids)
+            db.api.resource_tags_get_many(self.user, ids)
+        self.assertEqual(4, len(sent), sent)
+
+    def test_a_create_with_everything_is_five(self) -> None:
+        with self.commands() as sent:
+            db.api.resource_create(
+                self.user,
+                {
+                    'size': 1,
+                    'metadata': {'a': '1', 'b': '2'},
+                    'tags': ['a', 'b'],
+                },
+            )
+        self.assertEqual(self.transaction(5), len(sent), sent)
+
+    def test_a_conditional_update_is_one(self) -> None:
+        service = factories.create_service()
+        resource_id = self.made[0].id
+        claim = db.api.resource_claim(self.context, resource_id, service.id)
+        with self.commands() as sent:
+            db.api.resource_update(
+                self.user,
+                resource_id,
+                {'status': 'done'},
+                {'status': ('requested', 'x'), 'kind': None},
+                claim,
+            )
+        self.assertEqual(1, len(sent), sent)
