@@ -73,18 +73,22 @@ def take(
         parameters[f'asked_default_{number}'] = defaults[name]
 
     def fits() -> bool:
-        result = session.execute(statement, parameters)
-        return bool(result.rowcount == len(names))
+        reached = session.execute(statement, parameters).rowcount
+        if 0 < reached < len(names):
+            # MariaDB has passed by a usage that somebody added after that.
+            raise db_exception.DBDeadlock(
+                'usages were added while they were looked for'
+            )
+        return bool(reached)
 
     if fits():
         return
     # What is in use by now is in the tables already, and would be counted.
     counted = deltas if column == 'in_use' else {}
-    added = _add_missing(project_id, names, counted, session=session)
-    given_back = _give_back_overdue(project_id, names, new, session=session)
-    if (added or given_back) and fits():
-        return
-    raise _refusal(project_id, deltas, session=session)
+    _add_missing(project_id, names, counted, session=session)
+    _give_back_overdue(project_id, names, new, session=session)
+    if not fits():
+        raise _refusal(project_id, deltas, session=session)
 
 
 @functools.cache
@@ -163,7 +167,7 @@ def _add_missing(
     counted: Mapping[str, int],
     *,
     session: AnySession,
-) -> bool:
+) -> None:
     present = session.scalars(
         sa.select(_USAGE.c.resource).where(
             _USAGE.c.project_id == project_id, _USAGE.c.resource.in_(names)
@@ -183,7 +187,6 @@ def _add_missing(
                 {'project_id': project_id},
             )
         )
-    return bool(missing)
 
 
 def _give_back_overdue(
@@ -192,25 +195,36 @@ def _give_back_overdue(
     new: Collection[str],
     *,
     session: AnySession,
-) -> bool:
-    overdue = sa.select(_RESERVATION.c.id).where(
-        _RESERVATION.c.id.not_in(new),
-        _RESERVATION.c.project_id == project_id,
-        _RESERVATION.c.resource.in_(names),
-        *reservation_rows.OVERDUE,
-    )
-    all_of_them = session.scalars(overdue).all()
-    if not all_of_them:
-        return False
-    free = session.scalars(overdue.with_for_update(skip_locked=True)).all()
-    if len(free) < len(all_of_them):
+) -> None:
+    overdue = session.scalars(
+        sa.select(_RESERVATION.c.id).where(
+            _RESERVATION.c.id.not_in(new),
+            _RESERVATION.c.project_id == project_id,
+            _RESERVATION.c.resource.in_(names),
+            *reservation_rows.OVERDUE,
+        )
+    ).all()
+    if not overdue:
+        return
+    # A row that is looked up by one key is read by MariaDB while it plans,
+    # where it waits; '' is nobody's.
+    free = session.scalars(
+        reservation_rows.by_primary_key(sa.select(_RESERVATION.c.id))
+        .where(
+            _RESERVATION.c.id.in_(['', *overdue]), *reservation_rows.OVERDUE
+        )
+        .with_for_update(skip_locked=True)
+    ).all()
+    if len(free) < len(overdue):
         # Whoever ends the others now waits for our usages: with what he
         # gives back it may fit, but he cannot go on before we end.
-        raise db_exception.DBDeadlock()
+        raise db_exception.DBDeadlock(
+            'somebody who waits for these usages is ending reservations that '
+            'are overdue'
+        )
     reservation_rows.end(
         free, [project_id], Reservation.EXPIRED, session=session
     )
-    return True
 
 
 def _refusal(

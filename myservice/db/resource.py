@@ -186,6 +186,8 @@ def resource_update(
         which = [
             _TABLE.c.id == resource_id,
             _TABLE.c.deleted == '',
+            # What an attempt whose reply was lost has done is done.
+            _TABLE.c.operation != session.operation.id,
             *resource_rows.scope(context),
             *resource_rows.expectations(expected),
             *(resource_rows.held_by(claim) if claim else []),

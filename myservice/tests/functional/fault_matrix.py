@@ -157,7 +157,7 @@ def _difference(before: Any, after: Any) -> tuple[Any, ...]:
             name: type(value)
             if isinstance(value, datetime.datetime) or name == 'attempt'
             else bool(value)
-            if name in ('deleted', 'operation')
+            if name in ('deleted', 'operation', 'service_id', 'resource_id')
             else value
             for name, value in row.items()
             if name not in ('id', 'updated_at')

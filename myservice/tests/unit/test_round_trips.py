@@ -183,13 +183,13 @@ class TestQuotas(BudgetTestCase):
             db.api.reservation_commit(self.user, self.reserve(2))
         self.assertEqual(self.transaction(2 * (2 + 2)), len(sent), sent)
 
-    def test_a_refusal_is_six(self) -> None:
+    def test_a_refusal_is_seven(self) -> None:
         def refuse() -> None:
             db.api.quota_reserve(self.user, {self.names[0]: 1001})
 
         with self.commands() as sent:
             self.assertRaises(exception.OverQuota, refuse)
-        self.assertEqual(self.transaction(5), len(sent), sent)
+        self.assertEqual(self.transaction(6), len(sent), sent)
 
     def test_five_hundred_expire_in_a_handful(self) -> None:
         for _ in range(50):
