@@ -88,6 +88,8 @@ def check(column: Any, wanted: Any, field: str) -> None:
     :param field: what to call it in the error
     :raises InvalidInput: when a type, length or range does not fit
     """
+    if isinstance(wanted, StartsWith | Contains):
+        validation.check_text(field, wanted.text)
     for value in _values(wanted):
         if value is not None:
             validation.check_value(column, value, field)

@@ -160,6 +160,7 @@ class Listing:
             marker=marker,
             keys=keys,
             index=index,
+            scope=self._scope(context),
         )
 
     def check_filters(self, filters: Mapping[str, Any] | None) -> list[Any]:
@@ -179,6 +180,12 @@ class Listing:
             conditions.check(self.filters[name], wanted, name)
             found.append(conditions.condition(self.filters[name], wanted))
         return found
+
+    def _scope(self, context: RequestContext) -> list[Any]:
+        """Return the conditions of the rows that may be a caller's marker."""
+        if context.is_admin or not self.scoped_by:
+            return []
+        return [self.table.c[self.scoped_by] == context.project_id]
 
     def _index(
         self, filters: Mapping[str, Any], keys: list[SortKey]
@@ -207,11 +214,11 @@ class Listing:
         if len(directions) > len(names):
             raise _invalid('sort_dirs', 'there are more of them than keys')
         for name in names:
-            if name not in self.sort_keys:
+            if not isinstance(name, str) or name not in self.sort_keys:
                 allowed = ', '.join(sorted(self.sort_keys))
                 raise _invalid('sort_keys', f'{name!r} is none of {allowed}')
         for direction in directions:
-            if direction not in _NULLS_FIRST:
+            if not isinstance(direction, str) or direction not in _NULLS_FIRST:
                 allowed = ', '.join(_NULLS_FIRST)
                 raise _invalid(
                     'sort_dirs', f'{direction!r} is none of {allowed}'
@@ -235,6 +242,7 @@ class Page:
     marker: str | None
     keys: list[SortKey]
     index: str | None
+    scope: list[Any]
 
     def read(self, *, session: AnySession) -> list[Any]:
         """Return the rows of the page, in order.
@@ -255,7 +263,7 @@ class Page:
         table = self.listing.table
         values = session.execute(
             sa.select(*(key.column for key in self.keys)).where(
-                table.c.id == self.marker
+                table.c.id == self.marker, *self.scope
             )
         ).one_or_none()
         if values is None:
@@ -308,9 +316,10 @@ class Page:
         if self.index is not None:
             # MariaDB prefers the rows with deleted = '', all of them, to the
             # range of the same index that the page is.
-            statement = statement.with_hint(
-                table, f'FORCE INDEX ({self.index})', 'mysql'
-            )
+            for dialect in ('mysql', 'mariadb'):
+                statement = statement.with_hint(
+                    table, f'FORCE INDEX ({self.index})', dialect
+                )
         return statement
 
 
@@ -434,6 +443,8 @@ def check_limit(limit: Any) -> None:
         return
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
         raise _invalid('limit', f'{limit!r} is not a number from 0 on')
+    if limit >= 2**63:
+        raise _invalid('limit', f'{limit} is out of range')
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

@@ -32,6 +32,7 @@ _LISTING = query.Listing(
         'created_at': None,
         'updated_at': None,
     },
+    scoped_by='project_id',
 )
 _LIMITS: quota_limits.Limits[Quota] = quota_limits.Limits(
     QuotaRow,

@@ -51,7 +51,7 @@ def resource_metadata_get_many(
     session = get_session(context, read_only=True)
     with session.begin():
         return resource_rows.read_metadata(
-            resource_ids, resource_rows.scope(context), session=session
+            context, resource_ids, session=session
         )
 
 

@@ -1,8 +1,8 @@
 """What the modules of resources share: scope, claims, metadata and tags."""
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 from typing import cast
@@ -58,6 +58,11 @@ def check_claim(
         raise exception.InvalidInput(
             field='claim', reason=f'{claim!r:.100} is no Claim'
         )
+    validation.check_name('claim.resource_id', claim.resource_id)
+    validation.check_name('claim.service_id', claim.service_id)
+    validation.check_value(
+        TABLE.c.generation, claim.generation, 'claim.generation'
+    )
     if resource_id not in (None, claim.resource_id):
         raise exception.InvalidInput(
             field='claim', reason=f'it is on resource {claim.resource_id}'
@@ -72,6 +77,14 @@ def scope(context: RequestContext) -> list[Any]:
     if context.is_admin:
         return []
     return [TABLE.c.project_id == context.project_id]
+
+
+def visible(context: RequestContext) -> list[Any]:
+    """Return the conditions of the rows that a caller reads.
+
+    :param context: the caller
+    """
+    return [*query.visible(TABLE, context.read_deleted), *scope(context)]
 
 
 def check_scope(
@@ -178,45 +191,43 @@ def check_tags(tags: Any) -> None:
 
 
 def read_metadata(
+    context: RequestContext,
     resource_ids: Iterable[str],
-    scope: Sequence[Any] = (),
     *,
     session: AnySession,
 ) -> dict[str, dict[str, str]]:
     """Return the metadata of resources, in one statement.
 
+    :param context: the caller; what he may not see has none
     :param resource_ids: the ids
-    :param scope: conditions on the resources, where they are not known
     :param session: an open session
     :returns: id to key to value
     """
     found: dict[str, dict[str, str]] = {i: {} for i in resource_ids}
-    if found:
-        for row in session.execute(
-            _within(_READ_METADATA, METADATA, scope), {'ids': list(found)}
-        ):
+    statement = _READ_METADATA.where(*visible(context))
+    for ids in _batches(list(found)):
+        for row in session.execute(statement, {'ids': ids}):
             found[row.resource_id][row.key] = row.value
     return found
 
 
 def read_tags(
+    context: RequestContext,
     resource_ids: Iterable[str],
-    scope: Sequence[Any] = (),
     *,
     session: AnySession,
 ) -> dict[str, list[str]]:
     """Return the tags of resources, in one statement.
 
+    :param context: the caller; what he may not see has none
     :param resource_ids: the ids
-    :param scope: conditions on the resources, where they are not known
     :param session: an open session
     :returns: id to tags, sorted
     """
     found: dict[str, list[str]] = {i: [] for i in resource_ids}
-    if found:
-        for row in session.execute(
-            _within(_READ_TAGS, TAGS, scope), {'ids': list(found)}
-        ):
+    statement = _READ_TAGS.where(*visible(context))
+    for ids in _batches(list(found)):
+        for row in session.execute(statement, {'ids': ids}):
             found[row.resource_id].append(row.tag)
     return found
 
@@ -239,11 +250,7 @@ def read_of_one(
     rows = session.execute(
         sa.select(table)
         .select_from(TABLE.outerjoin(table, table.c.resource_id == TABLE.c.id))
-        .where(
-            TABLE.c.id == resource_id,
-            *query.visible(TABLE, context.read_deleted),
-            *scope(context),
-        )
+        .where(TABLE.c.id == resource_id, *visible(context))
         .order_by(*table.primary_key)
     ).all()
     if not rows:
@@ -253,22 +260,26 @@ def read_of_one(
 
 
 _IDS: Any = sa.bindparam('ids', expanding=True)
+
+# A statement has 65,535 parameters at most, in PostgreSQL.
+_MANY = 30000
 _READ_METADATA = (
     sa.select(METADATA)
+    .join(TABLE, TABLE.c.id == METADATA.c.resource_id)
     .where(METADATA.c.resource_id.in_(_IDS))
     .order_by(METADATA.c.key)
 )
 _READ_TAGS = (
-    sa.select(TAGS).where(TAGS.c.resource_id.in_(_IDS)).order_by(TAGS.c.tag)
+    sa.select(TAGS)
+    .join(TABLE, TABLE.c.id == TAGS.c.resource_id)
+    .where(TAGS.c.resource_id.in_(_IDS))
+    .order_by(TAGS.c.tag)
 )
 
 
-def _within(statement: Any, table: Any, scope: Sequence[Any]) -> Any:
-    if not scope:
-        return statement
-    return statement.join(TABLE, TABLE.c.id == table.c.resource_id).where(
-        *scope
-    )
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), _MANY):
+        yield ids[start : start + _MANY]
 
 
 def add_metadata(

@@ -47,9 +47,7 @@ def resource_tags_get_many(
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
     with session.begin():
-        return resource_rows.read_tags(
-            resource_ids, resource_rows.scope(context), session=session
-        )
+        return resource_rows.read_tags(context, resource_ids, session=session)
 
 
 @retry_on_failure

@@ -643,6 +643,23 @@ class DriftTestCase(base.ServerTestCase):
                 self.assertIn(usages[name]['in_use'], range(least, most + 1))
         self.assertTrue(total['resolved'] > 0, total)
 
+    def check_first_use_of_parts(self) -> None:
+        """Let the usages of a project come one by one, while others look."""
+        parts = ({'gigabytes': 1}, {'resources': 1})
+        deltas: list[dict[str, int]] = [*parts, parts[0] | parts[1]]
+        for number in range(200):
+            project = f'part {number}'
+            results = self.in_threads(
+                6,
+                lambda caller, project=project: db.api.quota_reserve(
+                    context.get_admin_context(), deltas[caller % 3], project
+                ),
+            )
+            self.assertEqual([list] * 6, [type(r) for r in results], results)
+            self.assertEqual(
+                {}, db.api.quota_usage_check(self.context, project), number
+            )
+
     def check_first_use(self, limit: int) -> None:
         """Many reserve at once what has no usage yet."""
         projects = [f'p{number}' for number in range(20)]
@@ -797,6 +814,9 @@ class TestMariaDB(DriftTestCase):
     def test_first_uses_add_one_usage_and_never_pass_a_limit(self) -> None:
         self.check_first_use(limit=10)
 
+    def test_first_uses_of_parts_do_not_make_them_drift(self) -> None:
+        self.check_first_use_of_parts()
+
     def test_first_uses_are_not_refused_where_all_of_them_fit(self) -> None:
         self.check_first_use(limit=32)
 
@@ -832,6 +852,9 @@ class TestPostgreSQL(DriftTestCase):
 
     def test_first_uses_add_one_usage_and_never_pass_a_limit(self) -> None:
         self.check_first_use(limit=10)
+
+    def test_first_uses_of_parts_do_not_make_them_drift(self) -> None:
+        self.check_first_use_of_parts()
 
     def test_first_uses_are_not_refused_where_all_of_them_fit(self) -> None:
         self.check_first_use(limit=32)

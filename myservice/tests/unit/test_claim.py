@@ -146,7 +146,16 @@ class TestClaim(ClaimTestCase):
 
     def test_what_is_no_claim_is_refused(self) -> None:
         made = self.create()
-        wrong: list[Any] = [None, made.id, (made.id, 'x', 1), made]
+        wrong: list[Any] = [
+            None,
+            made.id,
+            (made.id, 'x', 1),
+            made,
+            db.api.Claim(made.id, None, None),
+            db.api.Claim(made.id, 'x', '1'),
+            db.api.Claim(made.id, 'x', 2**63),
+            db.api.Claim(made.id, ['x'], 1),
+        ]
         for claim in wrong:
             self.assertRaises(
                 exception.InvalidInput,

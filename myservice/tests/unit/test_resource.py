@@ -463,6 +463,39 @@ class TestMetadataAndTags(ResourceTestCase):
                 self.assertEqual(found, call(self.user, ids))
             self.assertEqual(1, len(sent), sent)
 
+    def test_those_of_a_destroyed_one_are_hidden_with_it(self) -> None:
+        made = self.create(metadata={'k': 'v'}, tags=['t'])
+        db.api.resource_destroy(self.user, made.id)
+        deleted = self.user.with_deleted('only')
+        for call, one, hidden, shown in (
+            (
+                db.api.resource_metadata_get_many,
+                db.api.resource_metadata_get,
+                {},
+                {'k': 'v'},
+            ),
+            (
+                db.api.resource_tags_get_many,
+                db.api.resource_tags_get,
+                [],
+                ['t'],
+            ),
+        ):
+            many: Any = call
+            self.assertEqual({made.id: hidden}, many(self.user, [made.id]))
+            self.assertEqual({made.id: shown}, many(deleted, [made.id]))
+            self.assertRaises(
+                exception.ResourceNotFound, one, self.user, made.id
+            )
+            self.assertEqual(shown, one(deleted, made.id))
+
+    def test_any_number_of_them_can_be_asked_for(self) -> None:
+        made = self.create(metadata={'k': 'v'})
+        ids = [made.id, *map(str, range(70000))]
+        found = db.api.resource_metadata_get_many(self.user, ids)
+        self.assertEqual(70001, len(found))
+        self.assertEqual({'k': 'v'}, found[made.id])
+
     def test_a_lost_claim_writes_nothing(self) -> None:
         made = self.create(metadata={'a': '1'}, tags=['a'])
         claim = self.claim(made)
@@ -605,6 +638,38 @@ class TestLists(ResourceTestCase):
                         paged += page
                     self.assertEqual(everything, paged, order)
                     self.assertEqual(12, len({row.id for row in paged}))
+
+    def test_a_marker_of_another_project_marks_nothing(self) -> None:
+        foreign = db.api.resource_create(self.other, {'name': 'b'})
+        self.create(name='a')
+        for sort_key in ('id', 'name'):
+            self.assertRaises(
+                exception.MarkerNotFound,
+                self.names,
+                marker=foreign.id,
+                sort_keys=[sort_key],
+            )
+        rows = db.api.resource_get_all(
+            self.context, marker=foreign.id, sort_keys=['name']
+        )
+        self.assertEqual([], rows)
+
+    def test_what_can_be_no_page_is_refused(self) -> None:
+        wrong: list[dict[str, Any]] = [
+            {'limit': 2**63},
+            {'limit': -1},
+            {'sort_keys': [['name']]},
+            {'sort_dirs': [['asc']]},
+            {'filters': {'name': db.api.StartsWith(None)}},
+            {'filters': {'name': db.api.Contains(None)}},
+        ]
+        for arguments in wrong:
+            self.assertRaises(
+                exception.InvalidInput,
+                db.api.resource_get_all,
+                self.user,
+                **arguments,
+            )
 
     def test_a_destroyed_marker_still_marks_its_place(self) -> None:
         made = [self.create(name=name) for name in 'abcd']
