@@ -1,8 +1,9 @@
-"""The agent: a process that registers as a service and says that it lives."""
+"""The agent: a process that registers as a service, lives, and works."""
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from oslo_config import cfg
 
@@ -10,6 +11,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice import periodic
+from myservice import work
 
 LOG = logging.getLogger(__name__)
 
@@ -21,10 +23,11 @@ _PURGE_INTERVAL = 3600
 
 
 class Agent:
-    """Registers a service, beats every report_interval, and ends when told.
+    """Registers a service, beats and works, and ends when told.
 
-    :param conf: the configuration, of which [service] counts here
+    :param conf: the configuration
     :param values: what it registers with: host, binary, topic, …
+    :raises InvalidInput: when there is no such worker as [agent] worker
     """
 
     def __init__(self, conf: cfg.ConfigOpts, values: dict[str, str]) -> None:
@@ -33,6 +36,8 @@ class Agent:
         self._values = values
         self._context = context.get_admin_context()
         self._stopped = threading.Event()
+        self._next_beat = 0.0
+        self._work = work.Work(conf)
         self._periodic_tasks = periodic.PeriodicTasks(
             [
                 (_PURGE_INTERVAL, db.api.purge_operations),
@@ -43,13 +48,18 @@ class Agent:
                 ),
             ]
         )
+        # Beside the others: while one of them takes long, dead services
+        # would keep what they have claimed.
+        self._take_over = periodic.PeriodicTasks(
+            [(conf.agent.take_over_interval, _take_over)]
+        )
 
     def stop(self) -> None:
-        """Let run() return, at once if it waits for the next beat."""
+        """Let run() return, as soon as the workers have given up."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Register, then beat until stop() or until destroyed.
+        """Register, then beat and work until stop() or until destroyed.
 
         A database that goes away is waited for; at the start, where it is
         likelier that the configuration is wrong, its error is raised.
@@ -67,23 +77,38 @@ class Agent:
             )
         service = db.api.service_register(self._context, self._values)
         LOG.info('Registered as service %s.', service.id)
+        self._next_beat = time.monotonic() + self._interval
         self._periodic_tasks.start()
+        self._take_over.start()
+        self._work.start(service.id)
         try:
-            self._beat_until_stopped(service.id)
+            self._beat_until(self._stopped.wait, service.id)
+            self._work.stop()
+            # It lives as long as it holds claims.
+            self._beat_until(self._work.wait, service.id)
         except exception.ServiceNotFound:
             LOG.error(
                 'Service %s was destroyed; this process stops.', service.id
             )
             raise
         finally:
+            self._work.end()
+            self._take_over.stop()
             self._periodic_tasks.stop()
         LOG.info('Service %s stops, as it was told.', service.id)
 
-    def _beat_until_stopped(self, service_id: str) -> None:
+    def _beat_until(
+        self, over: Callable[[float], bool], service_id: str
+    ) -> None:
+        """Beat until something is over.
+
+        :param over: waits for it so many seconds, and returns whether it is
+        :param service_id: the service that lives
+        """
         reached = True
-        next_beat = time.monotonic() + self._interval
-        while not self._stopped.wait(next_beat - time.monotonic()):
-            next_beat = max(next_beat, time.monotonic()) + self._interval
+        while not over(self._next_beat - time.monotonic()):
+            due = max(self._next_beat, time.monotonic())
+            self._next_beat = due + self._interval
             try:
                 db.api.service_heartbeat(self._context, service_id)
             except periodic.DATABASE_ERRORS as error:
@@ -97,3 +122,9 @@ class Agent:
                 if not reached:
                     LOG.info('The database is back.')
                 reached = True
+
+
+def _take_over(ctx: context.RequestContext) -> None:
+    freed = db.api.claims_take_over(ctx)
+    if freed:
+        LOG.info('Freed %s claims of services that are down.', freed)

@@ -139,6 +139,13 @@ class ResourceClaimed(Conflict):
     service_id: str
 
 
+class ResourceNotClaimed(Conflict):
+    """A resource is held by nobody, so there is nothing to take away."""
+
+    message = 'Resource {resource_id} is claimed by no service.'
+    resource_id: str
+
+
 class ClaimLost(Conflict):
     """A claim holds no longer: it was released, or taken over."""
 

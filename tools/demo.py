@@ -1,20 +1,32 @@
 """The main job, on SQLite, for a person to watch: ``tox -e demo``.
 
 Three agents live as processes; one is killed and seen down, one is disabled,
-the dead one is destroyed, the others are stopped. Each step checks that what
-it says is so; the first that is not ends the demo with exit code 1.
+the dead one is destroyed, the others are stopped. Then three agents share the
+work on 200 resources: one is killed in the middle of it, another sleeps until
+its claims are taken over. Each step checks that what it says is so; the first
+that is not ends the demo with exit code 1.
 """
 
 import contextlib
 import json
+import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+
+from myservice import conf
+from myservice import context
+from myservice import db
+from myservice import exception
+
+RESOURCES = 200
+WORKERS = ('w1', 'w2', 'w3')
 
 CONFIG = """\
 [database]
@@ -23,11 +35,32 @@ connection = sqlite:///{directory}/demo.sqlite
 [service]
 report_interval = 0.5
 down_time = 2
+
+[agent]
+worker_seconds = 0.1
+poll_interval = 0.2
+concurrency = 2
+take_over_interval = 0.5
+"""
+
+# The database itself counts, whatever agents say: each write that makes a
+# resource available, while somebody holds it, is an effect.
+COUNTER = """\
+CREATE TABLE effects (resource_id, service_id);
+CREATE TRIGGER count_effects AFTER UPDATE ON resources
+WHEN NEW.status = 'available' AND NEW.service_id IS NOT NULL
+BEGIN
+    INSERT INTO effects VALUES (NEW.id, NEW.service_id);
+END;
+"""
+EFFECTS = """\
+SELECT host, resource_id
+FROM effects JOIN services ON services.id = service_id
 """
 
 
 class Demo:
-    """The steps, in order.
+    """The steps in which services live, in order, and what all steps need.
 
     :param directory: for the configuration and the database
     :param processes: ends the agents, however the demo ends
@@ -79,7 +112,6 @@ class Demo:
             code = agents[host].wait(20)
             self.check(f'agent {host} left with exit code 0', code == 0)
         self.wait_for('nobody to be up', lambda: self.up() == '')
-        print('\nAll of it was as it should be.')
 
     def step(self, title: str) -> None:
         """Say what comes."""
@@ -93,17 +125,19 @@ class Demo:
 
     def wait_for(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until something holds, and end the demo if it never does."""
-        for _ in range(60):
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up:
             if holds():
                 return
             time.sleep(0.25)
         self.check(what, False)
 
-    def start_agent(self, host: str) -> subprocess.Popen[bytes]:
+    def start_agent(
+        self, host: str, *arguments: str
+    ) -> subprocess.Popen[bytes]:
         """Start an agent, to be killed at the latest when the demo ends."""
-        agent = subprocess.Popen(
-            [*self.program('agent'), '--host', host, '--binary', 'demo']
-        )
+        options = ('--host', host, '--binary', 'demo', *arguments)
+        agent = subprocess.Popen([*self.program('agent'), *options])
         self._processes.callback(agent.wait)
         self._processes.callback(agent.kill)
         return agent
@@ -146,15 +180,224 @@ class Demo:
         return ''.join(s['host'] for s in self.services() if s['is_up'])
 
 
+class Work:
+    """The steps in which agents work, in order.
+
+    :param demo: says what comes, checks it, and starts agents
+    :param directory: the demo's
+    """
+
+    def __init__(self, demo: Demo, directory: pathlib.Path) -> None:
+        self._demo = demo
+        self._directory = directory
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._context = context.get_admin_context()
+        self._said = 0
+
+    def run(self) -> None:
+        """Run all steps."""
+        step = self._demo.step
+        step(f'Project p asks for {RESOURCES} resources, which is its quota')
+        self.request()
+
+        step('Start three agents, which share the work')
+        self.start()
+        self.wait_for_effects('each has done some', 1)
+
+        step('Kill agent w3 with SIGKILL, in the middle of its work')
+        left = self.pause('w3')
+        self._agents['w3'].kill()
+        self._agents['w3'].wait()
+        self.show('It leaves these claims', left)
+        done_by_w3 = self.effects()['w3']
+        self.wait_for_effects('half of it is done', RESOURCES // 2)
+
+        step('Let agent w2 sleep (SIGSTOP) until it is believed dead')
+        believed = self.pause('w2')
+        self.show('When it wakes, it will believe that it has these', believed)
+
+        step('Agent w1 takes their claims over, and does the rest')
+        self.wait_for_effects('all of it is done', RESOURCES)
+        done = self.effects()
+        self._demo.check(
+            'others have done what w3 had claimed',
+            left <= done['w1'] | done['w2'],
+        )
+        self._demo.check(
+            'w1 has done what w2 believes to have', believed <= done['w1']
+        )
+        self._demo.check('w3 did no more', done['w3'] == done_by_w3)
+
+        step('Wake agent w2 (SIGCONT): it comes too late with what it did')
+        self.wake(believed)
+
+        step('Check the work')
+        self.check()
+        self.end()
+
+    def request(self) -> None:
+        """Let the project ask for what it may have, and one more."""
+        manage = self._demo.show
+        manage('quota', 'set', 'p', 'resources', str(RESOURCES))
+        manage('quota', 'show', 'p')
+        caller = context.RequestContext(project_id='p', overwrite=False)
+        for _ in range(RESOURCES):
+            db.api.resource_create(caller, {'size': 1})
+        manage('quota', 'show', 'p')
+        try:
+            db.api.resource_create(caller, {'size': 1})
+        except exception.OverQuota as error:
+            print(error)
+        count = len(db.api.resource_get_all(caller))
+        self._demo.check(f'it has {count} and no more', count == RESOURCES)
+
+    def start(self) -> None:
+        """Start the agents; their logs go to files."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.executescript(COUNTER)
+        for host in WORKERS:
+            log = str(self._directory / f'{host}.log')
+            self._agents[host] = self._demo.start_agent(
+                host, '--binary', 'worker', '--log-file', log
+            )
+
+    def connect(self) -> sqlite3.Connection:
+        """Return a connection of our own; it waits for one second."""
+        path = self._directory / 'demo.sqlite'
+        return sqlite3.connect(path, timeout=1, isolation_level=None)
+
+    def effects(self) -> dict[str, set[str]]:
+        """Return for each agent what it has made available."""
+        found: dict[str, set[str]] = {host: set() for host in WORKERS}
+        with contextlib.closing(self.connect()) as connection:
+            for host, resource_id in connection.execute(EFFECTS):
+                found[host].add(resource_id)
+        return found
+
+    def wait_for_effects(self, what: str, total: int) -> None:
+        """Wait until each agent has done some, and all together so many."""
+
+        def done() -> bool:
+            counts = [len(found) for found in self.effects().values()]
+            enough = all(counts) and sum(counts) >= total
+            if enough or sum(counts) >= self._said + RESOURCES // 10:
+                self._said = sum(counts)
+                one, two, three = counts
+                print(f'  {self._said:3} done: {one} + {two} + {three}')
+            return enough
+
+        self._demo.wait_for(what, done)
+        self._demo.check(what, True)
+
+    def claimed(self, host: str) -> dict[str, str]:
+        """Return what an agent holds, each with its status."""
+        services = db.api.service_get_all(self._context, {'host': host})
+        filters = {'service_id': [service.id for service in services]}
+        rows = db.api.resource_get_all(self._context, filters)
+        return {row.id: row.status for row in rows}
+
+    def pause(self, host: str) -> set[str]:
+        """Let an agent sleep where it works, and return what it holds.
+
+        Not where it writes: SQLite has one writer, and the others would wait
+        for it.
+        """
+        agent = self._agents[host]
+        for _ in range(100):
+            agent.send_signal(signal.SIGSTOP)
+            os.waitpid(agent.pid, os.WUNTRACED)
+            claimed = self.claimed(host)
+            at_work = set(claimed.values()) == {'requested'}
+            if at_work and not self.somebody_writes():
+                return set(claimed)
+            agent.send_signal(signal.SIGCONT)
+            time.sleep(0.03)
+        self._demo.check(f'agent {host} could be met at work', False)
+        return set()
+
+    def somebody_writes(self) -> bool:
+        """Return whether somebody writes, and goes on for a second."""
+        with contextlib.closing(self.connect()) as connection:
+            try:
+                connection.execute('BEGIN IMMEDIATE')
+            except sqlite3.OperationalError:
+                return True
+            connection.execute('ROLLBACK')
+            return False
+
+    def show(self, title: str, resource_ids: set[str]) -> None:
+        """List resources."""
+        print(f'{title}:')
+        for resource_id in sorted(resource_ids):
+            print(f'  {resource_id}', flush=True)
+
+    def wake(self, believed: set[str]) -> None:
+        """Wake w2, whose claims are lost, and list what it is refused."""
+        self._agents['w2'].send_signal(signal.SIGCONT)
+        self._demo.wait_for(
+            'its writes to be refused',
+            lambda: len(self.refusals('w2')) >= len(believed),
+        )
+        print('Refused, as the logs of the agents say:')
+        refusals = {host: self.refusals(host) for host in WORKERS}
+        for host, lines in refusals.items():
+            for line in lines:
+                print(f'  {host}: {line}')
+        named = {i for i in believed for x in refusals['w2'] if i in x}
+        self._demo.check('w2 for each claim that it lost', named == believed)
+        self._demo.check(
+            'and nobody for anything else',
+            sum(map(len, refusals.values())) == len(believed),
+        )
+
+    def refusals(self, host: str) -> list[str]:
+        """Return the lines of an agent's log that tell of refused writes."""
+        text = (self._directory / f'{host}.log').read_text()
+        lines = [li for li in text.splitlines() if 'was refused' in li]
+        return [line.partition('[-] ')[2] for line in lines]
+
+    def check(self) -> None:
+        """Check that each resource was done exactly once."""
+        check = self._demo.check
+        filters = {'status': 'available', 'is_claimed': False}
+        rows = db.api.resource_get_all(self._context, filters)
+        check(f'{len(rows)} are available, and free', len(rows) == RESOURCES)
+        with contextlib.closing(self.connect()) as connection:
+            effects = list(connection.execute(EFFECTS))
+        check(
+            f'the database has counted {len(effects)} effects, one on each',
+            sorted(i for _, i in effects) == sorted(row.id for row in rows),
+        )
+        self._demo.show('quota', 'show', 'p')
+        self._demo.show('quota', 'check')
+
+    def end(self) -> None:
+        """Stop the agents that are left."""
+        self._demo.step('Stop the others with SIGTERM')
+        for host in ('w1', 'w2'):
+            self._agents[host].send_signal(signal.SIGTERM)
+            code = self._agents[host].wait(20)
+            self._demo.check(f'agent {host} left with exit code 0', code == 0)
+
+
 def main() -> None:
     """Run the demo in a directory of its own."""
     # So that the agents are ended then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with (
-        tempfile.TemporaryDirectory(prefix='myservice-demo-') as directory,
+        tempfile.TemporaryDirectory(prefix='myservice-demo-') as name,
         contextlib.ExitStack() as processes,
     ):
-        Demo(pathlib.Path(directory), processes).run()
+        directory = pathlib.Path(name)
+        demo = Demo(directory, processes)
+        demo.run()
+        conf.CONF(
+            ['--config-file', str(directory / 'demo.conf')],
+            project='myservice',
+        )
+        processes.callback(db.api.dispose)
+        Work(demo, directory).run()
+        print('\nAll of it was as it should be.')
 
 
 if __name__ == '__main__':

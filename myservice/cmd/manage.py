@@ -9,6 +9,7 @@ from oslo_config import generator
 
 from myservice.cmd import common
 from myservice.cmd import manage_quota
+from myservice.cmd import manage_resource
 from myservice.cmd import manage_service
 from myservice.cmd import output
 from myservice.cmd import parsers
@@ -71,6 +72,7 @@ def _register(conf: cfg.ConfigOpts) -> None:
         _add_database_parsers(groups)
         manage_service.add_parsers(groups)
         manage_quota.add_parsers(groups, conf)
+        manage_resource.add_parsers(groups)
         _add_configuration_parsers(groups)
 
     command = cfg.SubCommandOpt(

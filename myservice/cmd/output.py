@@ -47,8 +47,20 @@ def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
     for heading in headings:
         grid.add_column(heading, overflow='fold')
     for row in rows:
-        grid.add_row(*('-' if cell is None else str(cell) for cell in row))
+        grid.add_row(*map(_in_a_cell, row))
     screen.print(grid)
+
+
+def _in_a_cell(value: Any) -> str:
+    # Users have written some of it, and a terminal obeys what is in it.
+    return (
+        '-'
+        if value is None
+        else ''.join(
+            character if character.isprintable() else repr(character)[1:-1]
+            for character in str(value)
+        )
+    )
 
 
 def _to_json(value: Any) -> str:

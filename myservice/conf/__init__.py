@@ -6,6 +6,7 @@ program has to do: the database layer reads CONF at its first call.
 
 from oslo_config import cfg
 
+from myservice.conf import agent
 from myservice.conf import database
 from myservice.conf import paths
 from myservice.conf import quota
@@ -13,7 +14,7 @@ from myservice.conf import service
 
 CONF = cfg.CONF
 
-_MODULES = (paths, database, service, quota)
+_MODULES = (paths, database, service, quota, agent)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

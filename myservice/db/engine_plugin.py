@@ -68,9 +68,14 @@ class Pool(pool.QueuePool):
         """Check out a connection.
 
         :raises PoolTimeout: when none became free
+        :raises DBConnectionError: when it was lost while SQLAlchemy asked the
+            server what it is, as it does on the first one of an engine
         """
         try:
             return super().connect()
+        except (exc.ResourceClosedError, NotImplementedError) as error:
+            # What SQLAlchemy makes of the loss on its way to us.
+            raise db_exception.DBConnectionError(error) from error
         except exc.TimeoutError as error:
             raise exception.PoolTimeout(
                 timeout=self.timeout(), held=self.checkedout()

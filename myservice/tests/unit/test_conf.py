@@ -18,6 +18,15 @@ EXAMPLE = (
 
 # The test that shows what an option does; there may be more than one.
 TESTED = {
+    'agent.worker': 'test_work.TestOptions.test_worker_names_what_works',
+    'agent.worker_seconds': 'test_work.TestOptions.'
+    'test_worker_seconds_is_how_long_the_built_in_one_takes',
+    'agent.poll_interval': 'test_work.TestOptions.'
+    'test_poll_interval_is_the_time_between_two_looks',
+    'agent.concurrency': 'test_work.TestOptions.'
+    'test_concurrency_is_how_many_are_worked_on_at_once',
+    'agent.take_over_interval': 'test_work.TestOptions.'
+    'test_take_over_interval_is_when_the_dead_lose_their_claims',
     'DEFAULT.state_path': 'test_engine.TestConnection.'
     'test_the_default_is_a_sqlite_file_under_state_path',
     'database.connection': 'test_engine.TestConnection.'

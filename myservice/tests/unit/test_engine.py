@@ -26,6 +26,7 @@ from myservice.db.engine_plugin import Form
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
+from myservice.tests import proxy
 
 INSERT = sa.text(
     'INSERT INTO operations (id, attempt, created_at) '
@@ -309,6 +310,31 @@ class TestStart(EngineTestCase):
             found = self.in_threads(8, lambda _: self.database.engine())
         self.assertEqual(1, len(set(found)))
         self.assertEqual(['transaction'], started)
+
+
+class TestFirstConnection(EngineTestCase):
+    def test_a_loss_while_the_engine_starts_is_survived(self) -> None:
+        if self.backend == 'sqlite':
+            self.skipTest('nothing travels')
+        between = self.use_proxy()
+        for number in range(1, 8):
+            seen: list[proxy.Command] = []
+
+            def decide(
+                command: proxy.Command,
+                number: int = number,
+                seen: list[proxy.Command] = seen,
+            ) -> proxy.Action | None:
+                seen.append(command)
+                return proxy.DropAfter() if len(seen) == number else None
+
+            between.decide = decide
+            self.database.configure()
+            db.api.service_register(
+                self.context, {'host': f'{number}', 'binary': 'b'}
+            )
+            self.assertTrue(len(seen) > number)
+        self.assertEqual(7, len(db.api.service_get_all(self.context)))
 
 
 class TestPing(EngineTestCase):
