@@ -16,6 +16,7 @@ from myservice.db import models
 from myservice.db import quota_counters
 from myservice.tests import base
 from myservice.tests import factories
+from myservice.tests import fixtures
 from myservice.tests.unit import test_manage
 
 UNKNOWN_RESOURCE = (
@@ -379,13 +380,11 @@ class TestCheck(QuotaTestCase):
     def test_what_is_in_use_is_compared_with_what_is_counted(self) -> None:
         # The services stand in for resources, their hosts for projects.
         services: Any = models.Service.__table__
-        quota_counters.register(
-            'resources',
-            sa.select(sa.func.count())
-            .select_from(services)
-            .where(services.c.host == quota_counters.PROJECT),
+        counted = sa.select(sa.func.count()).select_from(services)
+        of_project = services.c.host == quota_counters.PROJECT
+        self.useFixture(
+            fixtures.QuotaCounters(resources=counted.where(of_project))
         )
-        self.addCleanup(quota_counters.unregister, 'resources')
         self.reserve('p1', resources=2)
         factories.create_service(host='p1')
         self.drift('p1', 1)
