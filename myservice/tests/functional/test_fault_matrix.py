@@ -18,7 +18,11 @@ class MatrixTestCase(base.TestCase):
                 cells += 1
                 self.assertEqual('', cell.violation)
                 # With the default options every fault here is survived.
-                self.assertEqual('once', cell.outcome, f'{name}, {fault}')
+                # Only who looks for work passes by what is locked.
+                allowed = {'once'}
+                if name == 'resource_claim_next':
+                    allowed.add('passed by')
+                self.assertIn(cell.outcome, allowed, f'{name}, {fault}')
         self.assertTrue(cells >= self.least_cells, cells)
 
 
