@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql import operators
 
 from myservice import exception
 from myservice.context import ReadDeleted
@@ -301,12 +302,20 @@ class Page:
 
     def _range(self, conditions: list[Any]) -> Any:
         table = self.listing.table
-        # A range has one value of each key but the last that it names, or
-        # NULLs only, or none: the index has it in order as it is.
-        first, *others = self.keys
-        order = first.order(table.c, nulls=False)
-        for key in others:
-            order += key.order(table.c, nulls=True)
+        # A range has one value, or NULL, of each key but the last that it
+        # names. What is the same in all rows puts none before another, and
+        # MariaDB would sort them all the same if it were asked to.
+        same = {
+            condition.left.key
+            for condition in conditions
+            if condition.operator in (operators.eq, operators.is_)
+        }
+        order = [
+            element
+            for number, key in enumerate(self.keys)
+            if key.column.key not in same
+            for element in key.order(table.c, nulls=number > 0)
+        ]
         statement = (
             sa.select(*self.listing.row_class.columns)
             .where(*self.conditions, *conditions)
