@@ -5,7 +5,9 @@ the claim are refused once it was taken over, however late they come: see
 M. Kleppmann, "How to do distributed locking", 2016.
 
 Services are locked before resources, here as in service.py. A claim locks its
-service against being destroyed in that moment, not against its heartbeat.
+service against being destroyed in that moment. On PostgreSQL a heartbeat does
+not wait for that; on MariaDB, which has no such lock, it waits for the end of
+the transaction: keep those that claim short.
 """
 
 from collections.abc import Mapping
@@ -90,17 +92,16 @@ def resource_claim_next(
     require_admin(context, 'resource_claim_next')
     validation.check_text('service_id', service_id)
     validation.check_batch_size(limit, 'limit')
-    wanted = resource_rows.check_filters(filters)
+    resource_rows.check_filters(filters)
     session = get_session(context)
     with session.begin():
+        claim_rows.lock_service(service_id, session=session)
         done = claim_rows.of_earlier_attempt(service_id, session=session)
         if done:
             return done
-        free = claim_rows.lock_free(wanted, limit, session=session)
+        free = claim_rows.lock_free(filters, limit, session=session)
         if free:
             claim_rows.claim_all(free, service_id, session=session)
-        elif not claim_rows.lives(service_id, session=session):
-            raise exception.ServiceNotFound(service_id=service_id)
         return [Claim(row.id, service_id, row.generation + 1) for row in free]
 
 

@@ -1,6 +1,7 @@
 """The statements of claims: how resources get a holder, and lose him."""
 
 import functools
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import clock
+from myservice.db import conditions
 from myservice.db import models
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
@@ -36,6 +38,20 @@ FREE: Any = (
     )
 )
 
+_NEXT: Any = _TABLE.c.generation + 1
+
+
+def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
+    # SET goes from left to right in MariaDB: claim_generation, which reads
+    # the generation, comes before its change.
+    return [
+        (_TABLE.c.service_id, service_id),
+        (_TABLE.c.claim_generation, _NEXT),
+        (_TABLE.c.generation, new),
+        (_TABLE.c.operation, operation),
+        (_TABLE.c.updated_at, clock.utcnow()),
+    ]
+
 
 def claim(
     resource_id: str, service_id: str, *, session: AnySession
@@ -59,28 +75,15 @@ def claim(
     if dialect not in ('mysql', 'mariadb'):
         generation: int | None = result.scalar()
         return generation
-    # It has no UPDATE … RETURNING.
     return int(result.lastrowid) if result.rowcount else None
 
 
 @functools.cache
 def _claiming(dialect: str) -> Any:
-    new: Any = _TABLE.c.generation + 1
     mysql = dialect in ('mysql', 'mariadb')
-    if mysql:
-        new = sa.func.last_insert_id(new)
-    statement = _claim(dialect, new).where(_TABLE.c.id == _RESOURCE_ID)
-    return statement if mysql else statement.returning(_TABLE.c.generation)
-
-
-def _claim(dialect: str, new: Any) -> Any:
-    """Return the UPDATE that claims what is free, if the service lives.
-
-    A join locks the service, where a subquery would read it without.
-
-    :param dialect: its name
-    :param new: the new generation, as SQL
-    """
+    # It has no UPDATE … RETURNING.
+    new = sa.func.last_insert_id(_NEXT) if mysql else _NEXT
+    # A join locks the service, where a subquery would read it without.
     living = reservation_rows.evaluated_once(
         dialect,
         sa.select(_SERVICES.c.id)
@@ -88,25 +91,19 @@ def _claim(dialect: str, new: Any) -> Any:
         .with_for_update(read=True, key_share=True),
         'living',
     )
-    # SET goes from left to right in MariaDB: claim_generation, which reads
-    # the generation, comes before its change.
-    return (
+    statement = (
         sa.update(_TABLE)
         .where(
+            _TABLE.c.id == _RESOURCE_ID,
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
             # Which it is, since it is NULL; SQLAlchemy warns of a join where
             # no condition names both.
             sa.func.coalesce(_TABLE.c.service_id, living.c.id) == living.c.id,
         )
-        .ordered_values(
-            (_TABLE.c.service_id, living.c.id),
-            (_TABLE.c.claim_generation, _TABLE.c.generation + 1),
-            (_TABLE.c.generation, new),
-            (_TABLE.c.operation, _OPERATION),
-            (_TABLE.c.updated_at, clock.utcnow()),
-        )
+        .ordered_values(*_held(living.c.id, _OPERATION, new))
     )
+    return statement if mysql else statement.returning(_TABLE.c.generation)
 
 
 def refusal(
@@ -149,22 +146,34 @@ def lives(service_id: str, *, session: AnySession) -> bool:
     return row is not None
 
 
+def lock_service(service_id: str, *, session: AnySession) -> None:
+    """Lock a living service against being destroyed.
+
+    A repeated attempt waits until the one before it, which has locked the
+    service, is over.
+
+    :param service_id: its id
+    :param session: an open transaction
+    :raises ServiceNotFound: when no living service has this id
+    """
+    shared = session.operation.attempt == 1
+    row = session.execute(
+        sa.select(_SERVICES.c.id)
+        .where(_SERVICES.c.id == service_id, _SERVICES.c.deleted == '')
+        .with_for_update(read=shared, key_share=shared)
+    ).first()
+    if row is None:
+        raise exception.ServiceNotFound(service_id=service_id)
+
+
 def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
     """Return what an earlier attempt of this call has claimed.
 
-    What that one may still be doing is waited for: it has locked the
-    service, and is not yet over if that is not free.
-
-    :param service_id: the service
+    :param service_id: the service, which the caller has locked
     :param session: an open transaction
     """
     if session.operation.attempt == 1:
         return []
-    session.execute(
-        sa.select(_SERVICES.c.id)
-        .where(_SERVICES.c.id == service_id)
-        .with_for_update()
-    )
     rows = session.execute(
         sa.select(_TABLE.c.id, _TABLE.c.claim_generation)
         .where(
@@ -177,47 +186,54 @@ def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
 
 
 def lock_free(
-    wanted: Sequence[Any], limit: int, *, session: AnySession
+    filters: Mapping[str, Any] | None, limit: int, *, session: AnySession
 ) -> list[Any]:
     """Lock resources that nobody holds or has locked, oldest first.
 
-    :param wanted: conditions on them
+    :param filters: as resource_get_all takes them
     :param limit: how many at most
     :param session: an open transaction
     :returns: rows with id and generation
     """
+    dialect = session.get_bind().dialect.name
+    # What is NULL in all of them changes no order, and tells PostgreSQL's
+    # planner by which index they are in it; MariaDB is told by name.
+    order = [_TABLE.c.created_at, _TABLE.c.id]
+    if dialect == 'postgresql':
+        order.insert(0, _TABLE.c.service_id)
+    status = (filters or {}).get('status')
+    by_status = status is not None and conditions.equals_one(status)
+    index = 'ix_resources_free_by_status' if by_status else 'ix_resources_free'
     statement = (
         sa.select(_TABLE.c.id, _TABLE.c.generation)
-        .where(_TABLE.c.service_id.is_(None), _TABLE.c.deleted == '', *wanted)
-        .order_by(_TABLE.c.created_at, _TABLE.c.id)
+        .where(
+            _TABLE.c.service_id.is_(None),
+            _TABLE.c.deleted == '',
+            *resource_rows.check_filters(filters),
+        )
+        .order_by(*order)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    for name in ('mysql', 'mariadb'):
+        statement = statement.with_hint(_TABLE, f'FORCE INDEX ({index})', name)
     return list(session.execute(statement))
 
 
 def claim_all(
     free: Sequence[Any], service_id: str, *, session: AnySession
 ) -> None:
-    """Claim resources that the caller has locked.
+    """Claim resources for a service, all of which the caller has locked.
 
     :param free: what lock_free returned
     :param service_id: the service
     :param session: an open transaction
-    :raises ServiceNotFound: when no living service has this id
     """
-    dialect = session.get_bind().dialect.name
-    result = session.execute(
-        _claim(dialect, _TABLE.c.generation + 1).where(
-            _TABLE.c.id.in_([row.id for row in free])
-        ),
-        {
-            'claiming_service': service_id,
-            'claimed_by': session.operation.id,
-        },
+    session.execute(
+        sa.update(_TABLE)
+        .where(_TABLE.c.id.in_([row.id for row in free]))
+        .ordered_values(*_held(service_id, session.operation.id, _NEXT))
     )
-    if result.rowcount != len(free):
-        raise exception.ServiceNotFound(service_id=service_id)
 
 
 def free_all_of(service_id: str, *, session: AnySession) -> int:

@@ -244,6 +244,7 @@ class Page:
     keys: list[SortKey]
     index: str | None
     scope: list[Any]
+    leaves_out_nulls: bool = False
 
     def read(self, *, session: AnySession) -> list[Any]:
         """Return the rows of the page, in order.
@@ -254,6 +255,11 @@ class Page:
         """
         if self.limit == 0:
             return []
+        mysql = session.get_bind().dialect.name in ('mysql', 'mariadb')
+        page = dataclasses.replace(self, leaves_out_nulls=mysql)
+        return page._read(session)
+
+    def _read(self, session: AnySession) -> list[Any]:
         statement = self._statement(self._ranges(session))
         rows = session.execute(statement)
         return [self.listing.row_class(row) for row in rows]
@@ -303,12 +309,13 @@ class Page:
     def _range(self, conditions: list[Any]) -> Any:
         table = self.listing.table
         # A range has one value, or NULL, of each key but the last that it
-        # names. What is the same in all rows puts none before another, and
-        # MariaDB would sort them all the same if it were asked to.
+        # names: the index has it in order as it is. But MariaDB sorts all the
+        # rows that are NULL if it is asked to, and PostgreSQL finds the index
+        # only if it is.
         same = {
             condition.left.key
             for condition in conditions
-            if condition.operator in (operators.eq, operators.is_)
+            if condition.operator is operators.is_ and self.leaves_out_nulls
         }
         order = [
             element

@@ -1,6 +1,7 @@
 """The base class of tests that need a server of their own."""
 
 import sys
+import unittest
 from typing import Any
 from typing import ClassVar
 
@@ -23,6 +24,8 @@ class ServerTestCase(base.DatabaseTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
+        if not hasattr(cls, 'server_class'):
+            raise unittest.SkipTest('for the classes that name a server')
         if cls.server_class is not None:
             cls.server = cls.server_class(**cls.settings)
             cls.server.setUp()

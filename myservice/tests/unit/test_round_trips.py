@@ -61,7 +61,7 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'resource_tags_get_many': (1, False),
     'resource_tags_set': (3, True),
     'resource_claim': (1, False),
-    'resource_claim_next': (2, True),
+    'resource_claim_next': (3, True),
     'resource_release': (1, False),
     'claims_take_over': (1, False),
     'purge_operations': (1, True),

@@ -47,6 +47,7 @@ RAISED_BY = {
     'resource_rows.take_quota': {'OverQuota', 'QuotaUsageOverflow'},
     'resource_rows.check_force': {'AdminRequired', 'InvalidInput'},
     'resource_rows.conflict': {'ResourceConflict'},
+    'claim_rows.lock_service': {'ServiceNotFound'},
     'claim_rows.refusal': {
         'ResourceNotFound',
         'ResourceClaimed',
