@@ -81,7 +81,8 @@ def resource_claim_next(
     does not mean that there is no work.
 
     :param context: an administrator's context
-    :param service_id: the service
+    :param service_id: the service; one that is disabled, or forced down,
+        gets no new work
     :param filters: as resource_get_all takes them
     :param limit: how many at most, from 1 on
     :returns: a list of claims
@@ -95,9 +96,9 @@ def resource_claim_next(
     resource_rows.check_filters(filters)
     session = get_session(context)
     with session.begin():
-        claim_rows.lock_service(service_id, session=session)
+        service = claim_rows.lock_service(service_id, session=session)
         done = claim_rows.of_earlier_attempt(service_id, session=session)
-        if done:
+        if done or service.disabled or service.forced_down:
             return done
         free = claim_rows.lock_free(filters, limit, session=session)
         if free:

@@ -146,7 +146,7 @@ def lives(service_id: str, *, session: AnySession) -> bool:
     return row is not None
 
 
-def lock_service(service_id: str, *, session: AnySession) -> None:
+def lock_service(service_id: str, *, session: AnySession) -> Any:
     """Lock a living service against being destroyed.
 
     A repeated attempt waits until the one before it, which has locked the
@@ -154,16 +154,18 @@ def lock_service(service_id: str, *, session: AnySession) -> None:
 
     :param service_id: its id
     :param session: an open transaction
+    :returns: a row with disabled and forced_down
     :raises ServiceNotFound: when no living service has this id
     """
     shared = session.operation.attempt == 1
     row = session.execute(
-        sa.select(_SERVICES.c.id)
+        sa.select(_SERVICES.c.disabled, _SERVICES.c.forced_down)
         .where(_SERVICES.c.id == service_id, _SERVICES.c.deleted == '')
         .with_for_update(read=shared, key_share=shared)
     ).first()
     if row is None:
         raise exception.ServiceNotFound(service_id=service_id)
+    return row
 
 
 def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:

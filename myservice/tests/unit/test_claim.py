@@ -215,6 +215,17 @@ class TestClaimNext(ClaimTestCase):
         (row,) = db.api.resource_get_all(self.user)
         self.assertIsNone(row.service_id)
 
+    def test_a_disabled_service_gets_no_new_work(self) -> None:
+        self.create()
+        for column in ('disabled', 'forced_down'):
+            for value, count in ((True, 0), (False, 1)):
+                db.api.service_update(
+                    self.context, self.service.id, {column: value}
+                )
+                claims = self.claim_next()
+                self.assertEqual(count, len(claims), column)
+            db.api.resource_release(self.context, claims[0])
+
     def test_side_by_side_nobody_gets_the_same(self) -> None:
         made = {self.create().id for _ in range(40)}
 
