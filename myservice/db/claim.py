@@ -17,6 +17,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import claim_rows
+from myservice.db import resource_listing
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.resource_rows import Claim
@@ -93,17 +94,17 @@ def resource_claim_next(
     require_admin(context, 'resource_claim_next')
     validation.check_text('service_id', service_id)
     validation.check_batch_size(limit, 'limit')
-    resource_rows.check_filters(filters)
+    wanted = resource_listing.LISTING.check_filters(filters)
     session = get_session(context)
     with session.begin():
-        service = claim_rows.lock_service(service_id, session=session)
-        done = claim_rows.of_earlier_attempt(service_id, session=session)
-        if done or service.disabled or service.forced_down:
-            return done
-        free = claim_rows.lock_free(filters, limit, session=session)
-        if free:
-            claim_rows.claim_all(free, service_id, session=session)
-        return [Claim(row.id, service_id, row.generation + 1) for row in free]
+        if session.operation.attempt > 1:
+            claim_rows.lock_service(service_id, session=session)
+            done = claim_rows.of_earlier_attempt(service_id, session=session)
+            if done:
+                return done
+        return claim_rows.claim_free(
+            service_id, wanted, limit, session=session
+        )
 
 
 def _resource_released(
@@ -129,11 +130,12 @@ def resource_release(context: RequestContext, claim: Claim) -> None:
     session = get_session(context, autocommit=True)
     with session.begin():
         result = session.execute(
-            claim_rows.FREE.where(
-                resource_rows.TABLE.c.id == claim.resource_id,
-                *resource_rows.held_by(claim),
-            ),
-            {'freed_by': session.operation.id},
+            claim_rows.RELEASE,
+            {
+                **resource_rows.held(claim),
+                'resource_id': claim.resource_id,
+                'freed_by': session.operation.id,
+            },
         )
         if result.rowcount != 1:
             raise exception.ClaimLost(**claim._asdict())

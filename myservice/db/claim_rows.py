@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,11 +9,13 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import clock
-from myservice.db import conditions
 from myservice.db import models
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
+from myservice.db.conditions import ONE
+from myservice.db.conditions import Conditions
 from myservice.db.models import Service
+from myservice.db.resource_listing import LISTING
 from myservice.db.resource_rows import Claim
 from myservice.db.session import AnySession
 
@@ -36,6 +37,17 @@ FREE: Any = (
         operation=sa.bindparam('freed_by', type_=_TABLE.c.operation.type),
         updated_at=clock.utcnow(),
     )
+)
+
+#: frees the one that a claim holds
+RELEASE: Any = FREE.where(
+    _TABLE.c.id == sa.bindparam('resource_id'), *resource_rows.HELD
+)
+_FREE_ALL_OF: Any = FREE.where(
+    _TABLE.c.service_id == sa.bindparam('freed_service')
+)
+_COUNT_OF: Any = sa.select(sa.func.count()).where(
+    _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
 )
 
 _NEXT: Any = _TABLE.c.generation + 1
@@ -159,13 +171,20 @@ def lock_service(service_id: str, *, session: AnySession) -> Any:
     """
     shared = session.operation.attempt == 1
     row = session.execute(
-        sa.select(_SERVICES.c.disabled, _SERVICES.c.forced_down)
-        .where(_SERVICES.c.id == service_id, _SERVICES.c.deleted == '')
-        .with_for_update(read=shared, key_share=shared)
+        _locking_service(shared), {'claiming_service': service_id}
     ).first()
     if row is None:
         raise exception.ServiceNotFound(service_id=service_id)
     return row
+
+
+@functools.cache
+def _locking_service(shared: bool) -> Any:
+    return (
+        sa.select(_SERVICES.c.disabled, _SERVICES.c.forced_down)
+        .where(_SERVICES.c.id == _SERVICE_ID, _SERVICES.c.deleted == '')
+        .with_for_update(read=shared, key_share=shared)
+    )
 
 
 def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
@@ -187,54 +206,118 @@ def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
     return [Claim(row.id, service_id, row.claim_generation) for row in rows]
 
 
-def lock_free(
-    filters: Mapping[str, Any] | None, limit: int, *, session: AnySession
-) -> list[Any]:
-    """Lock resources that nobody holds or has locked, oldest first.
+def claim_free(
+    service_id: str, filters: Conditions, limit: int, *, session: AnySession
+) -> list[Claim]:
+    """Claim resources that nobody holds or has locked, oldest first.
 
-    :param filters: as resource_get_all takes them
+    :param service_id: the service
+    :param filters: as resource_listing.LISTING returns them
     :param limit: how many at most
     :param session: an open transaction
-    :returns: rows with id and generation
+    :returns: the claims; none for a service that is to get no work
+    :raises ServiceNotFound: when no living service has this id
     """
     dialect = session.get_bind().dialect.name
+    wanted = {**filters.parameters, 'how_many': limit}
+    if dialect == 'postgresql':
+        claims = _claim_in_one(service_id, filters.shape, wanted, session)
+        if not claims:
+            lock_service(service_id, session=session)
+        return claims
+    service = lock_service(service_id, session=session)
+    if service.disabled or service.forced_down:
+        return []
+    free = list(session.execute(_free(dialect, filters.shape), wanted))
+    if free:
+        session.execute(
+            _CLAIM_FREE,
+            {
+                'claiming_service': service_id,
+                'claimed_by': session.operation.id,
+                'free': [row.id for row in free],
+            },
+        )
+    return [Claim(row.id, service_id, row.generation + 1) for row in free]
+
+
+def _claim_in_one(
+    service_id: str,
+    shape: Any,
+    parameters: Mapping[str, Any],
+    session: AnySession,
+) -> list[Claim]:
+    rows = session.execute(
+        _claiming_free(shape),
+        {
+            **parameters,
+            'claiming_service': service_id,
+            'claimed_by': session.operation.id,
+        },
+    )
+    return [
+        Claim(row.id, service_id, row.generation)
+        for row in sorted(rows, key=lambda row: (row.created_at, row.id))
+    ]
+
+
+_FREE_ONES: Any = sa.bindparam('free', expanding=True)
+_CLAIM_FREE: Any = (
+    sa.update(_TABLE)
+    .where(_TABLE.c.id.in_(_FREE_ONES))
+    .ordered_values(*_held(_SERVICE_ID, _OPERATION, _NEXT))
+)
+
+
+@functools.lru_cache(maxsize=1000)
+def _free(dialect: str, shape: Any, *conditions: Any) -> Any:
     # What is NULL in all of them changes no order, and tells PostgreSQL's
     # planner by which index they are in it; MariaDB is told by name.
     order = [_TABLE.c.created_at, _TABLE.c.id]
     if dialect == 'postgresql':
         order.insert(0, _TABLE.c.service_id)
-    status = (filters or {}).get('status')
-    by_status = status is not None and conditions.equals_one(status)
-    index = 'ix_resources_free_by_status' if by_status else 'ix_resources_free'
     statement = (
         sa.select(_TABLE.c.id, _TABLE.c.generation)
         .where(
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
-            *resource_rows.check_filters(filters),
+            *LISTING.conditions(shape),
+            *conditions,
         )
         .order_by(*order)
-        .limit(limit)
+        .limit(sa.bindparam('how_many', type_=sa.Integer()))
         .with_for_update(skip_locked=True)
     )
-    for name in ('mysql', 'mariadb'):
-        statement = statement.with_hint(_TABLE, f'FORCE INDEX ({index})', name)
-    return list(session.execute(statement))
+    if dialect in ('mysql', 'mariadb'):
+        by_status = ('status', ONE) in shape
+        index = f'ix_resources_free{"_by_status" if by_status else ""}'
+        statement = statement.with_hint(_TABLE, f'FORCE INDEX ({index})')
+    return statement
 
 
-def claim_all(
-    free: Sequence[Any], service_id: str, *, session: AnySession
-) -> None:
-    """Claim resources for a service, all of which the caller has locked.
-
-    :param free: what lock_free returned
-    :param service_id: the service
-    :param session: an open transaction
-    """
-    session.execute(
+@functools.lru_cache(maxsize=1000)
+def _claiming_free(shape: Any) -> Any:
+    services = _SERVICES.c
+    # Locked first, as everywhere: a scalar subquery is evaluated before the
+    # rows that it is a condition of.
+    working = (
+        sa.select(services.id)
+        .where(
+            services.id == _SERVICE_ID,
+            services.deleted == '',
+            services.disabled == sa.false(),
+            services.forced_down == sa.false(),
+        )
+        .with_for_update(read=True, key_share=True)
+        .cte('working')
+    )
+    works = sa.select(working.c.id).scalar_subquery()
+    free = _free('postgresql', shape, works.is_not(None)).cte('free')
+    return (
         sa.update(_TABLE)
-        .where(_TABLE.c.id.in_([row.id for row in free]))
-        .ordered_values(*_held(service_id, session.operation.id, _NEXT))
+        .where(_TABLE.c.id == free.c.id)
+        .values(dict(_held(_SERVICE_ID, _OPERATION, _NEXT)))
+        .returning(_TABLE.c.id, _TABLE.c.generation, _TABLE.c.created_at)
     )
 
 
@@ -246,8 +329,8 @@ def free_all_of(service_id: str, *, session: AnySession) -> int:
     :returns: how many claims there were
     """
     result = session.execute(
-        FREE.where(_TABLE.c.service_id == service_id),
-        {'freed_by': session.operation.id},
+        _FREE_ALL_OF,
+        {'freed_service': service_id, 'freed_by': session.operation.id},
     )
     return int(result.rowcount)
 
@@ -258,10 +341,7 @@ def count_of(service_id: str, *, session: AnySession) -> int:
     :param service_id: the service
     :param session: an open session
     """
-    statement = sa.select(sa.func.count()).where(
-        _TABLE.c.service_id == service_id, _TABLE.c.deleted == ''
-    )
-    return int(session.scalar(statement))
+    return int(session.scalar(_COUNT_OF, {'holder': service_id}))
 
 
 def free_those_of_the_dead(*, session: AnySession) -> int:
@@ -271,6 +351,15 @@ def free_those_of_the_dead(*, session: AnySession) -> int:
     :returns: how many claims there were
     """
     dialect = session.get_bind().dialect.name
+    result = session.execute(
+        _freeing_those_of_the_dead(dialect),
+        {'freed_by': session.operation.id},
+    )
+    return int(result.rowcount)
+
+
+@functools.cache
+def _freeing_those_of_the_dead(dialect: str) -> Any:
     down = reservation_rows.evaluated_once(
         dialect,
         sa.select(_SERVICES.c.id)
@@ -278,8 +367,4 @@ def free_those_of_the_dead(*, session: AnySession) -> int:
         .with_for_update(read=True),
         'down',
     )
-    result = session.execute(
-        FREE.where(_TABLE.c.service_id == down.c.id),
-        {'freed_by': session.operation.id},
-    )
-    return int(result.rowcount)
+    return FREE.where(_TABLE.c.service_id == down.c.id)

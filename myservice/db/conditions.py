@@ -6,7 +6,11 @@ other: ``Not('x')`` is true of it, and it is in ``('x', None)``.
 """
 
 import dataclasses
+from collections.abc import Hashable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -15,6 +19,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from myservice.db import validation
 
 _SEVERAL = (list, tuple, set, frozenset)
+
+#: the shape of equality with one value
+ONE = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,56 +102,104 @@ def check(column: Any, wanted: Any, field: str) -> None:
             validation.check_value(column, value, field)
 
 
-def equals_one(wanted: Any) -> bool:
-    """Return whether a condition is equality with one value."""
-    return not isinstance(
-        wanted, (Not, Range, StartsWith, Contains, *_SEVERAL)
+def shape(wanted: Any) -> Any:
+    """Return what a condition is like, whatever its values are.
+
+    Statements are built once for each shape, and executed with the values.
+
+    :param wanted: as for ``check``
+    :returns: a hashable, as ``condition`` takes it
+    """
+    if isinstance(wanted, Not):
+        return Not(shape(wanted.value))
+    if isinstance(wanted, Range):
+        return Range(shape(wanted.minimum), shape(wanted.maximum))
+    if isinstance(wanted, StartsWith | Contains):
+        return type(wanted)(ONE)
+    if isinstance(wanted, _SEVERAL):
+        return (ONE, None) if None in wanted else (ONE,)
+    return None if wanted is None else ONE
+
+
+def values(wanted: Any, name: str) -> dict[str, Any]:
+    """Return the parameters of the condition that has a shape.
+
+    :param wanted: as for ``check``
+    :param name: of the column, or labelled expression
+    """
+    if isinstance(wanted, Not):
+        return values(wanted.value, name)
+    if isinstance(wanted, Range):
+        bounds = {'least': wanted.minimum, 'most': wanted.maximum}
+        return {
+            f'{name}_{which}': bound
+            for which, bound in bounds.items()
+            if bound is not None
+        }
+    if isinstance(wanted, StartsWith | Contains):
+        return {f'{name}_text': wanted.text}
+    if isinstance(wanted, _SEVERAL):
+        return {f'{name}_any': [each for each in wanted if each is not None]}
+    return {} if wanted is None else {f'{name}_one': wanted}
+
+
+class Conditions(NamedTuple):
+    """What is wanted of several columns: their shapes, and the parameters."""
+
+    shape: tuple[tuple[str, Hashable], ...] = ()
+    parameters: Mapping[str, Any] = MappingProxyType({})
+
+
+def take_apart(wanted: Mapping[str, Any] | None) -> Conditions:
+    """Return what is wanted of columns as shapes and parameters.
+
+    :param wanted: column name to what ``check`` takes
+    """
+    wanted = wanted or {}
+    return Conditions(
+        tuple((name, shape(each)) for name, each in wanted.items()),
+        {
+            parameter: value
+            for name, each in wanted.items()
+            for parameter, value in values(each, name).items()
+        },
     )
 
 
-def condition(column: Any, wanted: Any) -> Any:
-    """Return a condition on a column as SQL.
+def condition(column: Any, shape: Any) -> Any:
+    """Return a condition on a column as SQL, with parameters for its values.
 
     :param column: the column, or a labelled expression
-    :param wanted: as for ``check``
+    :param shape: as ``shape`` returns it
     """
-    if isinstance(wanted, Not):
-        equal = condition(column, wanted.value)
-        nothing = None in _values(wanted)
+    if isinstance(shape, Not):
+        equal = condition(column, shape.value)
         # A comparison with NULL is neither true nor false.
         return (
             sa.not_(equal)
-            if nothing
+            if None in _values(shape)
             else sa.or_(column.is_(None), sa.not_(equal))
         )
-    if isinstance(wanted, Range):
-        return sa.and_(
-            column.is_not(None),
-            *(
-                [column >= wanted.minimum]
-                if wanted.minimum is not None
-                else []
-            ),
-            *(
-                [column <= wanted.maximum]
-                if wanted.maximum is not None
-                else []
-            ),
-        )
-    if isinstance(wanted, StartsWith):
-        begins = position_of(column, sa.literal(wanted.text, sa.String())) == 1
-        return sa.and_(column >= wanted.text, begins)
-    if isinstance(wanted, Contains):
-        return position_of(column, sa.literal(wanted.text, sa.String())) > 0
-    if isinstance(wanted, _SEVERAL):
-        values = [value for value in wanted if value is not None]
-        found = column.in_(values)
-        return (
-            found
-            if len(values) == len(wanted)
-            else sa.or_(column.is_(None), found)
-        )
-    return column.is_(None) if wanted is None else column == wanted
+    if isinstance(shape, Range):
+        found = [column.is_not(None)]
+        if shape.minimum is not None:
+            found.append(column >= sa.bindparam(f'{column.key}_least'))
+        if shape.maximum is not None:
+            found.append(column <= sa.bindparam(f'{column.key}_most'))
+        return sa.and_(*found)
+    if isinstance(shape, StartsWith | Contains):
+        text: Any = sa.bindparam(f'{column.key}_text', type_=sa.String())
+        position = position_of(column, text)
+        if isinstance(shape, Contains):
+            return position > 0
+        return sa.and_(column >= text, position == 1)
+    if isinstance(shape, _SEVERAL):
+        several: Any = sa.bindparam(f'{column.key}_any', expanding=True)
+        found = column.in_(several)
+        return sa.or_(column.is_(None), found) if None in shape else found
+    if shape is None:
+        return column.is_(None)
+    return column == sa.bindparam(f'{column.key}_one')
 
 
 def _values(wanted: Any) -> list[Any]:

@@ -4,9 +4,9 @@ Each attempt finds the same uuids here. What an attempt whose COMMIT was lost
 has left in the database can so be told from what others wrote.
 """
 
-import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import uuid6
 
@@ -53,11 +53,15 @@ def current() -> Operation:
     return CURRENT.get() or Operation('the transaction')
 
 
-@contextlib.contextmanager
-def running(operation: Operation) -> Iterator[None]:
-    """Make an operation the current one in this block."""
+def run(operation: Operation, function: Callable[[], Any]) -> Any:
+    """Call a function, in which an operation is the current one.
+
+    :param operation: the operation
+    :param function: takes no arguments
+    :returns: what it returns
+    """
     token = CURRENT.set(operation)
     try:
-        yield
+        return function()
     finally:
         CURRENT.reset(token)

@@ -12,7 +12,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import query
+from myservice.db import listing
 from myservice.db import quota_limits
 from myservice.db import validation
 from myservice.db.models import Quota
@@ -21,7 +21,7 @@ from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
 
-_LISTING = query.Listing(
+_LISTING = listing.Listing(
     QuotaRow,
     filters=('project_id', 'resource'),
     sort_keys={
@@ -137,7 +137,7 @@ def quota_get_all(
     """
     if project_id is not None or not context.is_admin:
         project_id = require_project(context, project_id, 'quota_get_all')
-    filters = query.with_filter(filters, 'project_id', project_id)
+    filters = listing.with_filter(filters, 'project_id', project_id)
     page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
     session = get_session(context, read_only=True)
     with session.begin():

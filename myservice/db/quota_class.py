@@ -10,7 +10,7 @@ from typing import Any
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import query
+from myservice.db import listing
 from myservice.db import quota_limits
 from myservice.db import validation
 from myservice.db.models import QuotaClass
@@ -19,7 +19,7 @@ from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
 
-_LISTING = query.Listing(
+_LISTING = listing.Listing(
     QuotaClassRow,
     filters=('class_name', 'resource'),
     sort_keys={
@@ -124,7 +124,7 @@ def quota_class_get_all(
         or of the wrong type
     :raises MarkerNotFound: when there is no row with the marker's id
     """
-    filters = query.with_filter(filters, 'class_name', class_name)
+    filters = listing.with_filter(filters, 'class_name', class_name)
     page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
     session = get_session(context, read_only=True)
     with session.begin():

@@ -13,7 +13,7 @@ from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
 from myservice.db import clock
-from myservice.db import query
+from myservice.db import listing
 from myservice.db import quota_counters
 from myservice.db import quota_rows
 from myservice.db import validation
@@ -61,7 +61,7 @@ def quota_usage_get_projects(
     :raises InvalidInput: when limit or marker is of the wrong type
     """
     require_admin(context, 'quota_usage_get_projects')
-    query.check_limit(limit)
+    listing.check_limit(limit)
     if marker is not None:
         validation.check_text('marker', marker)
     session = get_session(context, read_only=True)

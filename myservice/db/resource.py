@@ -17,6 +17,7 @@ from myservice.context import require_project
 from myservice.db import clock
 from myservice.db import query
 from myservice.db import quota_counters
+from myservice.db import resource_listing
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import Resource
@@ -29,7 +30,7 @@ from myservice.db.session import undo_on_refusal
 
 _TABLE = resource_rows.TABLE
 _SETTABLE = ('name', 'kind', 'status')
-_LISTING = resource_rows.LISTING
+_LISTING = resource_listing.LISTING
 _OF_PROJECT = (
     _TABLE.c.project_id == quota_counters.PROJECT,
     _TABLE.c.deleted == '',
@@ -135,7 +136,7 @@ def resource_get_all(
         or of the wrong type, or the caller has no project
     :raises MarkerNotFound: when there is no row with the marker's id
     """
-    filters = resource_rows.check_scope(context, filters)
+    filters = resource_listing.check_scope(context, filters)
     page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
     session = get_session(context, read_only=True)
     with session.begin():
@@ -183,28 +184,10 @@ def resource_update(
     resource_rows.check_claim(claim, resource_id)
     session = get_session(context, autocommit=True)
     with session.begin():
-        which = [
-            _TABLE.c.id == resource_id,
-            _TABLE.c.deleted == '',
-            # What an attempt whose reply was lost has done is done.
-            _TABLE.c.operation != session.operation.id,
-            *resource_rows.scope(context),
-            *resource_rows.expectations(expected),
-            *(resource_rows.held_by(claim) if claim else []),
-        ]
-        result = session.execute(
-            sa.update(_TABLE)
-            .where(*which)
-            .values(
-                {
-                    **values,
-                    'generation': _TABLE.c.generation + 1,
-                    'operation': session.operation.id,
-                    'updated_at': clock.utcnow(),
-                }
-            )
+        updated = resource_rows.update(
+            context, resource_id, values, expected, claim, session=session
         )
-        if result.rowcount != 1:
+        if not updated:
             row = resource_rows.get_for_writing(
                 context, resource_id, claim, session=session
             )

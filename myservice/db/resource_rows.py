@@ -1,5 +1,6 @@
 """What the modules of resources share: scope, claims, metadata and tags."""
 
+import functools
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from typing import cast
 import sqlalchemy as sa
 
 from myservice import exception
+from myservice.context import ReadDeleted
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.context import require_project
+from myservice.db import clock
 from myservice.db import conditions
 from myservice.db import query
 from myservice.db import quota_limits
@@ -69,48 +71,54 @@ def check_claim(
         )
 
 
-def scope(context: RequestContext) -> list[Any]:
-    """Return the conditions of the rows that a caller may see.
+class Scope(NamedTuple):
+    """Which rows a caller may see, as far as that decides a statement.
 
-    :param context: the caller; an administrator sees all
+    :param read_deleted: as in a RequestContext
+    :param all_projects: whether he is an administrator, and sees all; else
+        the parameter ``of_project`` says whose he sees
     """
-    if context.is_admin:
-        return []
-    return [TABLE.c.project_id == context.project_id]
+
+    read_deleted: ReadDeleted
+    all_projects: bool
+
+    def conditions(self) -> list[Any]:
+        """Return the conditions of these rows."""
+        found = query.visible(TABLE, self.read_deleted)
+        if not self.all_projects:
+            found.append(TABLE.c.project_id == sa.bindparam('of_project'))
+        return found
 
 
-def visible(context: RequestContext) -> list[Any]:
-    """Return the conditions of the rows that a caller reads.
+def scope(context: RequestContext) -> Scope:
+    """Return which rows a caller may see.
 
     :param context: the caller
     """
-    return [*query.visible(TABLE, context.read_deleted), *scope(context)]
+    return Scope(context.read_deleted, bool(context.is_admin))
 
 
-def check_scope(
-    context: RequestContext, filters: Any
-) -> Mapping[str, Any] | None:
-    """Return filters that show a caller no more than he may see.
+def of_project(context: RequestContext) -> dict[str, Any]:
+    """Return the parameters of the conditions of a caller's scope.
 
-    :param context: the caller; an administrator sees all
-    :param filters: as resource_get_all takes them
-    :raises InvalidInput: when the caller has no project
+    :param context: the caller
     """
-    if context.is_admin:
-        return cast(Mapping[str, Any] | None, filters)
-    project_id = require_project(context, None, 'resource_get_all')
-    return query.with_filter(filters, 'project_id', project_id)
+    return {} if context.is_admin else {'of_project': context.project_id}
 
 
-def held_by(claim: Claim) -> list[Any]:
-    """Return the conditions of the row that a claim holds.
+#: the conditions of the row that a claim holds
+HELD = (
+    TABLE.c.service_id == sa.bindparam('held_by'),
+    TABLE.c.claim_generation == sa.bindparam('held_since'),
+)
+
+
+def held(claim: Claim) -> dict[str, Any]:
+    """Return the parameters of HELD.
 
     :param claim: the claim
     """
-    return [
-        TABLE.c.service_id == claim.service_id,
-        TABLE.c.claim_generation == claim.generation,
-    ]
+    return {'held_by': claim.service_id, 'held_since': claim.generation}
 
 
 def get(
@@ -204,10 +212,8 @@ def read_metadata(
     :returns: id to key to value
     """
     found: dict[str, dict[str, str]] = {i: {} for i in resource_ids}
-    statement = _READ_METADATA.where(*visible(context))
-    for ids in _batches(list(found)):
-        for row in session.execute(statement, {'ids': ids}):
-            found[row.resource_id][row.key] = row.value
+    for row in _read_of_many(context, METADATA, found, session=session):
+        found[row.resource_id][row.key] = row.value
     return found
 
 
@@ -225,10 +231,8 @@ def read_tags(
     :returns: id to tags, sorted
     """
     found: dict[str, list[str]] = {i: [] for i in resource_ids}
-    statement = _READ_TAGS.where(*visible(context))
-    for ids in _batches(list(found)):
-        for row in session.execute(statement, {'ids': ids}):
-            found[row.resource_id].append(row.tag)
+    for row in _read_of_many(context, TAGS, found, session=session):
+        found[row.resource_id].append(row.tag)
     return found
 
 
@@ -248,10 +252,8 @@ def read_of_one(
     :raises ResourceNotFound: when there is none that he may see
     """
     rows = session.execute(
-        sa.select(table)
-        .select_from(TABLE.outerjoin(table, table.c.resource_id == TABLE.c.id))
-        .where(TABLE.c.id == resource_id, *visible(context))
-        .order_by(*table.primary_key)
+        _reading_one(table, scope(context)),
+        {'resource_id': resource_id, **of_project(context)},
     ).all()
     if not rows:
         raise exception.ResourceNotFound(resource_id=resource_id)
@@ -259,27 +261,48 @@ def read_of_one(
     return [row for row in rows if row.resource_id is not None]
 
 
-_IDS: Any = sa.bindparam('ids', expanding=True)
+@functools.cache
+def _reading_one(table: Any, scope: Scope) -> Any:
+    return (
+        sa.select(table)
+        .select_from(TABLE.outerjoin(table, table.c.resource_id == TABLE.c.id))
+        .where(TABLE.c.id == sa.bindparam('resource_id'), *scope.conditions())
+        .order_by(*table.primary_key)
+    )
+
 
 # A statement has 65,535 parameters at most, in PostgreSQL.
 _MANY = 30000
-_READ_METADATA = (
-    sa.select(METADATA)
-    .join(TABLE, TABLE.c.id == METADATA.c.resource_id)
-    .where(METADATA.c.resource_id.in_(_IDS))
-    .order_by(METADATA.c.key)
-)
-_READ_TAGS = (
-    sa.select(TAGS)
-    .join(TABLE, TABLE.c.id == TAGS.c.resource_id)
-    .where(TAGS.c.resource_id.in_(_IDS))
-    .order_by(TAGS.c.tag)
-)
 
 
-def _batches(ids: list[str]) -> Iterator[list[str]]:
+def _read_of_many(
+    context: RequestContext,
+    table: Any,
+    resource_ids: Iterable[str],
+    *,
+    session: AnySession,
+) -> Iterator[Any]:
+    statement = _reading_many(table, scope(context))
+    ids = list(resource_ids)
     for start in range(0, len(ids), _MANY):
-        yield ids[start : start + _MANY]
+        yield from session.execute(
+            statement,
+            {
+                'ids': ids[start : start + _MANY],
+                **of_project(context),
+            },
+        )
+
+
+@functools.cache
+def _reading_many(table: Any, scope: Scope) -> Any:
+    ids: Any = sa.bindparam('ids', expanding=True)
+    return (
+        sa.select(table)
+        .join(TABLE, TABLE.c.id == table.c.resource_id)
+        .where(table.c.resource_id.in_(ids), *scope.conditions())
+        .order_by(*table.primary_key)
+    )
 
 
 def add_metadata(
@@ -384,94 +407,6 @@ def check_new(values: Any) -> dict[str, Any]:
     return checked
 
 
-def _has_metadata(wanted: Any) -> Any:
-    check_metadata(wanted)
-    return sa.and_(
-        sa.true(),
-        *(
-            sa.exists().where(
-                METADATA.c.resource_id == TABLE.c.id,
-                METADATA.c.key == key,
-                METADATA.c.value == value,
-            )
-            for key, value in wanted.items()
-        ),
-    )
-
-
-def _has_tags(wanted: Any) -> Any:
-    tags = [wanted] if isinstance(wanted, str) else wanted
-    check_tags(tags)
-    return sa.and_(
-        sa.true(),
-        *(
-            sa.exists().where(
-                TAGS.c.resource_id == TABLE.c.id, TAGS.c.tag == tag
-            )
-            for tag in tags
-        ),
-    )
-
-
-def _is_claimed(wanted: Any) -> Any:
-    if not isinstance(wanted, bool):
-        raise exception.InvalidInput(
-            field='is_claimed', reason=f'{wanted!r:.100} is not a bool'
-        )
-    column = TABLE.c.service_id
-    return column.is_not(None) if wanted else column.is_(None)
-
-
-LISTING = query.Listing(
-    ResourceRow,
-    filters=(
-        'id',
-        'project_id',
-        'name',
-        'kind',
-        'size',
-        'status',
-        'service_id',
-        'generation',
-        'created_at',
-        'updated_at',
-    ),
-    sort_keys={
-        'id': 'ix_resources_id',
-        'name': 'ix_resources_name',
-        'created_at': 'ix_resources_created_at',
-        'project_id': None,
-        'kind': None,
-        'size': None,
-        'status': None,
-        'service_id': None,
-        'generation': None,
-        'updated_at': None,
-    },
-    scoped_by='project_id',
-    scoped_sort_keys={
-        'id': 'ix_resources_project',
-        'name': 'ix_resources_project_name',
-        'created_at': 'ix_resources_project_created_at',
-        'updated_at': 'ix_resources_project_updated_at',
-    },
-    special={
-        'metadata': _has_metadata,
-        'tags': _has_tags,
-        'is_claimed': _is_claimed,
-    },
-)
-
-
-def check_filters(filters: Any) -> list[Any]:
-    """Return the conditions that filters say, as SQL.
-
-    :param filters: as resource_get_all takes them
-    :raises InvalidInput: when one is unknown, or its value does not fit
-    """
-    return LISTING.check_filters(filters)
-
-
 def check_expected(expected: Any) -> None:
     """Refuse what a resource cannot be compared with.
 
@@ -492,15 +427,62 @@ def check_expected(expected: Any) -> None:
         conditions.check(TABLE.c[name], wanted, name)
 
 
-def expectations(expected: Mapping[str, Any] | None) -> list[Any]:
-    """Return what is expected of a resource, as SQL.
+def update(
+    context: RequestContext,
+    resource_id: str,
+    values: Mapping[str, Any],
+    expected: Mapping[str, Any] | None,
+    claim: Claim | None,
+    *,
+    session: AnySession,
+) -> bool:
+    """Change a resource, in one statement, if it is as expected.
 
+    :param context: the caller
+    :param resource_id: the id of the row
+    :param values: column to value
     :param expected: as resource_update takes it
+    :param claim: the claim under which the caller works; None is none
+    :param session: an open session
+    :returns: whether it was, and is changed
     """
-    return [
-        conditions.condition(TABLE.c[name], wanted)
-        for name, wanted in (expected or {}).items()
-    ]
+    wanted = conditions.take_apart(expected)
+    result = session.execute(
+        _updating(bool(context.is_admin), wanted.shape, claim is not None),
+        {
+            **values,
+            **wanted.parameters,
+            **(held(claim) if claim else {}),
+            **of_project(context),
+            'resource_id': resource_id,
+            'updated_by': session.operation.id,
+        },
+    )
+    return bool(result.rowcount == 1)
+
+
+@functools.lru_cache(maxsize=1000)
+def _updating(all_projects: bool, expected: Any, claimed: bool) -> Any:
+    own_uuid = sa.bindparam('updated_by', type_=TABLE.c.operation.type)
+    return (
+        sa.update(TABLE)
+        .where(
+            TABLE.c.id == sa.bindparam('resource_id'),
+            # What an attempt whose reply was lost has done is done.
+            TABLE.c.operation != own_uuid,
+            *Scope('no', all_projects).conditions(),
+            *(
+                conditions.condition(TABLE.c[name], shape)
+                for name, shape in expected
+            ),
+            *(HELD if claimed else ()),
+        )
+        .values(
+            generation=TABLE.c.generation + 1,
+            operation=own_uuid,
+            updated_at=clock.utcnow(),
+        )
+    )
 
 
 def conflict(

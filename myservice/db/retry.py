@@ -88,11 +88,16 @@ def retry_on_failure(
     def call(*args: Any, **kwargs: Any) -> Any:
         context = kwargs.get('context', args[0] if args else None)
         statistics.count_call(function.__name__)
+
+        def attempt() -> Any:
+            return function(*args, **kwargs)
+
         if open_transaction(context) is not None:
             # An operation of its own: two creates in one transaction must
             # not make the same id.
-            with operation.running(operation.Operation(function.__name__)):
-                return function(*args, **kwargs)
+            return operation.run(
+                operation.Operation(function.__name__), attempt
+            )
 
         def find_trace() -> Any:
             if settle is None:
@@ -101,11 +106,7 @@ def retry_on_failure(
             with session.begin():
                 return settle(*args, session=session, **kwargs)
 
-        return _Attempts(
-            function.__name__,
-            lambda: function(*args, **kwargs),
-            find_trace,
-        ).run()
+        return _Attempts(function.__name__, attempt, find_trace).run()
 
     return call
 
@@ -234,20 +235,22 @@ class _Attempts:
         self._operation = operation.Operation(name)
         self._doubt: exception.CommitUnknown | None = None
         self._final = False
-        self._started = time.monotonic()
+        self._started = self._attempted = time.monotonic()
 
     def run(self) -> Any:
         """Try until there is a result, or an error that is final."""
-        with operation.running(self._operation):
-            for number in itertools.count(1):
-                self._operation.attempt = number
-                try:
-                    result = self._in_turn()
-                except Exception as error:
-                    self._wait_or_give_up(number, self._transient(error))
-                else:
-                    self.settle_doubt()
-                    return result
+        return operation.run(self._operation, self._run)
+
+    def _run(self) -> Any:
+        for number in itertools.count(1):
+            self._operation.attempt = number
+            try:
+                result = self._in_turn()
+            except Exception as error:
+                self._wait_or_give_up(number, self._transient(error))
+            else:
+                self.settle_doubt()
+                return result
 
     def _transient(self, error: Exception) -> Exception:
         """Return what is transient in an error, or raise what is final."""
@@ -269,16 +272,15 @@ class _Attempts:
 
     def _in_turn(self) -> Any:
         collisions = _collisions[self._operation.function]
-        with collisions.avoided():
-            started = time.monotonic()
-            try:
-                return self._attempt_or_trace()
-            except db_exception.DBDeadlock as error:
-                if errors.has_ended_transaction(error):
-                    collisions.note(time.monotonic() - started)
-                raise
+        try:
+            return collisions.avoid(self._attempt_or_trace)
+        except db_exception.DBDeadlock as error:
+            if errors.has_ended_transaction(error):
+                collisions.note(time.monotonic() - self._attempted)
+            raise
 
     def _attempt_or_trace(self) -> Any:
+        self._attempted = time.monotonic()
         try:
             return self._attempt()
         except _REFUSALS as refusal:

@@ -17,6 +17,7 @@ from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import claim_rows
 from myservice.db import clock
+from myservice.db import listing
 from myservice.db import query
 from myservice.db import validation
 from myservice.db.models import Service
@@ -36,7 +37,7 @@ _SETTABLE = (
     'disabled_reason',
     'forced_down',
 )
-_LISTING = query.Listing(
+_LISTING = listing.Listing(
     ServiceRow,
     filters=(
         'host',

@@ -1,10 +1,10 @@
 """Turns: who goes first, among the threads of a process."""
 
 import collections
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 # In seconds. PostgreSQL takes one to find a deadlock.
 _LONGEST = 10
@@ -69,18 +69,14 @@ class Collisions:
         until = time.monotonic() + min(10 * seconds, _LONGEST)
         self._until = max(self._until, until)
 
-    @contextlib.contextmanager
-    def avoided(self) -> Iterator[None]:
+    def avoid(self, attempt: Callable[[], Any]) -> Any:
         """Make an attempt, in its turn where that is called for."""
         left = self._until - time.monotonic()
-        if left <= 0:
-            yield
-            return
         # Whoever is held up by something else, as by a lock of another
         # process, holds up nobody here for longer than that.
-        mine = self._turns.take(left)
+        if left <= 0 or not self._turns.take(left):
+            return attempt()
         try:
-            yield
+            return attempt()
         finally:
-            if mine:
-                self._turns.end()
+            self._turns.end()

@@ -31,7 +31,7 @@ MODULES = (
 # What a public function may do before it opens its session.
 CHECKS = re.compile(
     r'require_admin|require_project|\w+\.check_\w+'
-    r'|query\.with_filter|_LISTING\.page'
+    r'|listing\.with_filter|LISTING\.(page|check_filters)'
 )
 
 # What is raised by what modules share.

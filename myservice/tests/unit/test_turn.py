@@ -42,17 +42,16 @@ class TestCollisions(base.DatabaseTestCase):
         inside, most = 0, 0
         lock = threading.Lock()
 
-        def attempt(_: int) -> None:
+        def attempt() -> None:
             nonlocal inside, most
-            with collisions.avoided():
-                with lock:
-                    inside += 1
-                    most = max(most, inside)
-                time.sleep(0.01)
-                with lock:
-                    inside -= 1
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.01)
+            with lock:
+                inside -= 1
 
-        self.in_threads(8, attempt)
+        self.in_threads(8, lambda _: collisions.avoid(attempt))
         return most
 
     def test_attempts_go_in_single_file_for_a_while(self) -> None:

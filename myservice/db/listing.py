@@ -1,0 +1,493 @@
+"""Lists: filters, sorting, marker pages.
+
+A page is read as one *range* of an index after the marker, or as a few of
+them joined by UNION ALL, each with the LIMIT of the page. One condition over
+all of them, as oslo.db's ``paginate_query`` writes it, would make a server
+read every row before the marker, and drops rows whose sort key is NULL.
+
+NULL is smallest here, on every server, unless a direction says otherwise.
+
+To build a statement costs more than to execute it, so what a caller asks for
+is taken apart into its shape, which decides the text, and its parameters.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from collections.abc import Hashable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+
+from myservice import exception
+from myservice.context import ReadDeleted
+from myservice.context import RequestContext
+from myservice.db import conditions
+from myservice.db import query
+from myservice.db import validation
+from myservice.db.conditions import Conditions
+from myservice.db.rows import Row
+from myservice.db.session import AnySession
+
+_NULLS_FIRST = {
+    'asc': True,
+    'asc-nullsfirst': True,
+    'asc-nullslast': False,
+    'desc': False,
+    'desc-nullsfirst': True,
+    'desc-nullslast': False,
+}
+
+_LIMIT: Any = sa.bindparam('page_limit', type_=sa.Integer())
+
+
+@dataclasses.dataclass(frozen=True)
+class SortKey:
+    """One column of an order, with its direction and the place of NULL.
+
+    :param column: the column
+    :param direction: as callers write it
+    :param marker: the name of the parameter that is the marker's value
+    """
+
+    column: Any
+    direction: str = 'asc'
+    marker: str = ''
+
+    @property
+    def nulls_first(self) -> bool:
+        """Whether rows without a value come before all others."""
+        return _NULLS_FIRST[self.direction]
+
+    @property
+    def descending(self) -> bool:
+        """Whether the greatest value comes first."""
+        return self.direction.startswith('desc')
+
+    def order(self, columns: Any, nulls: bool) -> list[Any]:
+        """Return the ORDER BY elements of this key.
+
+        :param columns: the collection to take the column from
+        :param nulls: whether its NULLs have to be put in their place
+        """
+        column = columns[self.column.key]
+        elements = [column.desc() if self.descending else column.asc()]
+        if nulls and self.column.nullable:
+            is_null = column.is_(None)
+            elements.insert(
+                0, is_null.desc() if self.nulls_first else is_null.asc()
+            )
+        return elements
+
+    def equal(self, null: bool) -> Any:
+        """Return the condition that a row has the marker's value.
+
+        :param null: whether that is NULL
+        """
+        if null:
+            return self.column.is_(None)
+        return self.column == sa.bindparam(self.marker)
+
+    def start(self, dialect: str) -> list[list[Any]]:
+        """Return the conditions of the ranges of all rows, in order.
+
+        :param dialect: of the server
+        """
+        nulls_largest = dialect == 'postgresql'
+        as_in_index = self.nulls_first == (self.descending == nulls_largest)
+        if not self.column.nullable or as_in_index:
+            return [[]]
+        ranges = [[self.column.is_(None)], [self.column.is_not(None)]]
+        return ranges if self.nulls_first else ranges[::-1]
+
+    def after(self, null: bool) -> list[Any]:
+        """Return the conditions of the ranges after the marker's, in order.
+
+        :param null: whether its value is NULL
+        """
+        if null:
+            return [self.column.is_not(None)] if self.nulls_first else []
+        value: Any = sa.bindparam(self.marker)
+        beyond = (
+            self.column < value if self.descending else self.column > value
+        )
+        if self.column.nullable and not self.nulls_first:
+            return [beyond, self.column.is_(None)]
+        return [beyond]
+
+
+class Special(NamedTuple):
+    """A filter that is on no column of the row.
+
+    :param check: refuses what it cannot be; returns it as a hashable
+    :param condition: returns what that asks for as SQL
+    """
+
+    check: Callable[[Any], Hashable]
+    condition: Callable[[Any], Any]
+
+
+class Listing:
+    """How a resource is listed: its rows, filters and sort keys.
+
+    :param row_class: the Row class of the resource, soft-deleted or not
+    :param filters: names of the columns, and labelled expressions, that
+        callers may filter by
+    :param sort_keys: column name to the index that has the rows in this
+        order after ``deleted``; None where there is none
+    :param scoped_by: a column that lists are often filtered by alone
+    :param scoped_sort_keys: column name to the index that has the rows in
+        this order after that column and ``deleted``
+    :param special: name to a filter that is on no column of the row
+    """
+
+    def __init__(
+        self,
+        row_class: type[Row],
+        filters: Sequence[str],
+        sort_keys: Mapping[str, str | None],
+        scoped_by: str = '',
+        scoped_sort_keys: Mapping[str, str] | None = None,
+        special: Mapping[str, Special] | None = None,
+    ) -> None:
+        self.row_class = row_class
+        self.table: Any = row_class.columns[0].table
+        by_name = {column.key: column for column in row_class.columns}
+        self.filters = {name: by_name[name] for name in filters}
+        self.sort_keys = sort_keys
+        self.scoped_by = scoped_by
+        self.scoped_sort_keys = scoped_sort_keys or {}
+        self.special = special or {}
+
+    def page(
+        self,
+        context: RequestContext,
+        filters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        marker: str | None = None,
+        sort_keys: Sequence[str] | None = None,
+        sort_dirs: Sequence[str] | None = None,
+    ) -> 'Page':
+        """Check what a caller asked for, and return the page to read.
+
+        :param context: the caller, whose read_deleted counts
+        :param filters: name to a value, or to a list of allowed ones; a
+            filter that is None is left out
+        :param limit: rows at most; None is all
+        :param marker: the id of the last row of the page before
+        :param sort_keys: names of columns; the id is always the last one
+        :param sort_dirs: a direction for each key: asc or desc, with
+            -nullsfirst or -nullslast; the first also fills those left out
+        :raises InvalidInput: when any of it is not as described
+        """
+        if marker is not None:
+            validation.check_text('marker', marker)
+        check_limit(limit)
+        checked = self.check_filters(filters)
+        keys = self._check_sort(sort_keys or ['id'], sort_dirs or [])
+        whole = context.is_admin or not self.scoped_by
+        return Page(
+            self,
+            _Shape(
+                read_deleted=context.read_deleted,
+                filters=checked.shape,
+                keys=tuple(keys.items()),
+                limited=limit is not None,
+            ),
+            {**checked.parameters, 'page_limit': limit},
+            marker,
+            None if whole else context.project_id,
+        )
+
+    def check_filters(self, filters: Mapping[str, Any] | None) -> Conditions:
+        """Return what filters ask for.
+
+        :param filters: as for page()
+        :raises InvalidInput: when one is unknown, or its value does not fit
+        """
+        shape: list[tuple[str, Hashable]] = []
+        parameters: dict[str, Any] = {}
+        for name, wanted in with_filter(filters, '', None).items():
+            if wanted is None:
+                continue
+            if name in self.special:
+                shape.append((name, self.special[name].check(wanted)))
+                continue
+            if name not in self.filters:
+                allowed = ', '.join(sorted([*self.filters, *self.special]))
+                raise _invalid('filters', f'{name!r} is none of {allowed}')
+            conditions.check(self.filters[name], wanted, name)
+            shape.append((name, conditions.shape(wanted)))
+            parameters |= conditions.values(wanted, name)
+        return Conditions(tuple(shape), parameters)
+
+    def conditions(self, filters: Iterable[tuple[str, Any]]) -> list[Any]:
+        """Return what filters ask for as SQL.
+
+        :param filters: the shape that check_filters returns
+        """
+        return [
+            self.special[name].condition(shape)
+            if name in self.special
+            else conditions.condition(self.filters[name], shape)
+            for name, shape in filters
+        ]
+
+    def index(self, shape: '_Shape') -> str | None:
+        """Return the index that has the rows of a page in their order.
+
+        Only where nothing else is asked of them: else another index may find
+        them faster than this one passes by the others.
+
+        :param shape: of the page
+        """
+        name = shape.keys[0][0]
+        if len(shape.keys) > 2 or shape.read_deleted != 'no':
+            return None
+        if not shape.filters:
+            return self.sort_keys[name]
+        if shape.filters == ((self.scoped_by, conditions.ONE),):
+            return self.scoped_sort_keys.get(name)
+        return None
+
+    def _check_sort(
+        self, names: Sequence[str], directions: Sequence[str]
+    ) -> dict[str, str]:
+        for field, value in (('sort_keys', names), ('sort_dirs', directions)):
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise _invalid(field, f'{value!r} is not a list')
+        if len(directions) > len(names):
+            raise _invalid('sort_dirs', 'there are more of them than keys')
+        for name in names:
+            if not isinstance(name, str) or name not in self.sort_keys:
+                allowed = ', '.join(sorted(self.sort_keys))
+                raise _invalid('sort_keys', f'{name!r} is none of {allowed}')
+        for direction in directions:
+            if not isinstance(direction, str) or direction not in _NULLS_FIRST:
+                allowed = ', '.join(_NULLS_FIRST)
+                raise _invalid(
+                    'sort_dirs', f'{direction!r} is none of {allowed}'
+                )
+        default = directions[0] if directions else 'asc'
+        filled = [*directions, *[default] * (len(names) - len(directions))]
+        keys = dict(zip(names, filled, strict=True))
+        if len(keys) < len(names):
+            raise _invalid('sort_keys', 'a key is named twice')
+        keys.setdefault('id', default)
+        return keys
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What decides the text of a page's statement.
+
+    :param read_deleted: as in a RequestContext
+    :param filters: the shape that check_filters returns
+    :param keys: column name and direction of each
+    :param limited: whether there is a limit
+    :param dialect: of the server
+    :param marker: which of the marker's values are NULL; None is no marker
+    """
+
+    read_deleted: ReadDeleted
+    filters: tuple[tuple[str, Hashable], ...]
+    keys: tuple[tuple[str, str], ...]
+    limited: bool
+    dialect: str = ''
+    marker: tuple[bool, ...] | None = None
+
+
+class Page(NamedTuple):
+    """A page that has been checked and not yet read.
+
+    :param listing: whose page it is
+    :param shape: what decides its statement
+    :param parameters: those of the statement
+    :param marker: the id of the last row of the page before
+    :param project_id: whose rows may be the marker; None is anybody's
+    """
+
+    listing: Listing
+    shape: _Shape
+    parameters: dict[str, Any]
+    marker: str | None
+    project_id: str | None
+
+    def read(self, *, session: AnySession) -> list[Any]:
+        """Return the rows of the page, in order.
+
+        :param session: an open session
+        :raises MarkerNotFound: when the marker is no row; one that was
+            soft-deleted meanwhile still marks its place
+        """
+        if self.parameters['page_limit'] == 0:
+            return []
+        place = self._place(session)
+        shape = dataclasses.replace(
+            self.shape,
+            dialect=session.get_bind().dialect.name,
+            marker=None
+            if place is None
+            else tuple(value is None for value in place.values()),
+        )
+        rows = session.execute(
+            _statement(self.listing, shape),
+            {**self.parameters, **(place or {})},
+        )
+        row_class = self.listing.row_class
+        return [row_class(row) for row in rows]
+
+    def _place(self, session: AnySession) -> dict[str, Any] | None:
+        """Return the parameters of the marker; None where there is none."""
+        if self.marker is None:
+            return None
+        scoped = self.project_id is not None
+        names = tuple(name for name, _ in self.shape.keys)
+        found = session.execute(
+            _marker(self.listing, names, scoped),
+            {'marker': self.marker, 'of_project': self.project_id},
+        ).one_or_none()
+        if found is None:
+            raise exception.MarkerNotFound(marker=self.marker)
+        return {
+            f'marker_{number}': value for number, value in enumerate(found)
+        }
+
+
+# Callers that make up ever new lists do not fill the memory.
+_cached = functools.lru_cache(maxsize=1000)
+
+
+@_cached
+def _marker(listing: Listing, names: tuple[str, ...], scoped: bool) -> Any:
+    table = listing.table
+    statement = sa.select(*(table.c[name] for name in names)).where(
+        table.c.id == sa.bindparam('marker')
+    )
+    if scoped:
+        column = table.c[listing.scoped_by]
+        statement = statement.where(column == sa.bindparam('of_project'))
+    return statement
+
+
+@_cached
+def _statement(listing: Listing, shape: _Shape) -> Any:
+    keys = [
+        SortKey(listing.table.c[name], direction, f'marker_{number}')
+        for number, (name, direction) in enumerate(shape.keys)
+    ]
+    parts = [
+        _range(listing, shape, keys, conditions)
+        for conditions in _ranges(shape, keys)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    union = sa.union_all(
+        *(sa.select(part.subquery()) for part in parts)
+    ).subquery()
+    order = [
+        element for key in keys for element in key.order(union.c, nulls=True)
+    ]
+    return _limited(shape, sa.select(*union.c).order_by(*order))
+
+
+def _limited(shape: _Shape, statement: Any) -> Any:
+    return statement.limit(_LIMIT) if shape.limited else statement
+
+
+def _ranges(shape: _Shape, keys: list[SortKey]) -> list[list[Any]]:
+    if shape.marker is None:
+        return keys[0].start(shape.dialect)
+    # Behind (a, b): first the rows with this a and a later b, then those
+    # with a later a. So the ranges are disjoint, and come in order.
+    ranges = []
+    for depth in reversed(range(len(keys))):
+        equal = [
+            key.equal(null)
+            for key, null in zip(
+                keys[:depth], shape.marker[:depth], strict=True
+            )
+        ]
+        ranges += [
+            [*equal, beyond]
+            for beyond in keys[depth].after(shape.marker[depth])
+        ]
+    return ranges
+
+
+def _range(
+    listing: Listing,
+    shape: _Shape,
+    keys: list[SortKey],
+    conditions: list[Any],
+) -> Any:
+    table = listing.table
+    mysql = shape.dialect in ('mysql', 'mariadb')
+    # A range has one value, or NULL, of each key but the last that it names:
+    # the index has it in order as it is. But MariaDB sorts all the rows that
+    # are NULL if it is asked to, and PostgreSQL finds the index only if it is.
+    same = {
+        condition.left.key
+        for condition in conditions
+        if condition.operator is operators.is_ and mysql
+    }
+    order = [
+        element
+        for number, key in enumerate(keys)
+        if key.column.key not in same
+        for element in key.order(table.c, nulls=number > 0)
+    ]
+    statement = (
+        sa.select(*listing.row_class.columns)
+        .where(
+            *query.visible(table, shape.read_deleted),
+            *listing.conditions(shape.filters),
+            *conditions,
+        )
+        .order_by(*order)
+    )
+    index = listing.index(shape)
+    if index is not None and mysql:
+        # MariaDB prefers the rows with deleted = '', all of them, to the
+        # range of the same index that the page is.
+        statement = statement.with_hint(table, f'FORCE INDEX ({index})')
+    return _limited(shape, statement)
+
+
+def with_filter(
+    filters: Mapping[str, Any] | None, name: str, value: Any
+) -> Mapping[str, Any]:
+    """Return filters with one more, which wins over one of the same name.
+
+    :param filters: as ``Listing.page`` takes them
+    :param name: of the filter that is added
+    :param value: its value; with None the filters stay as they are
+    :raises InvalidInput: when filters is no dict
+    """
+    filters = {} if filters is None else filters
+    if not isinstance(filters, Mapping):
+        raise _invalid('filters', f'{filters!r:.100} is not a dict')
+    return filters if value is None else {**filters, name: value}
+
+
+def check_limit(limit: Any) -> None:
+    """Refuse what is no number of rows to return.
+
+    :param limit: a number from 0 on; None is all
+    :raises InvalidInput: when it is something else
+    """
+    if limit is None:
+        return
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+        raise _invalid('limit', f'{limit!r} is not a number from 0 on')
+    if limit >= 2**63:
+        raise _invalid('limit', f'{limit} is out of range')
+
+
+def _invalid(field: str, reason: str) -> exception.InvalidInput:
+    return exception.InvalidInput(field=field, reason=reason)
