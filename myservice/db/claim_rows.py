@@ -1,7 +1,6 @@
 """The statements of claims: how resources get a holder, and lose him."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,10 +8,10 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import clock
+from myservice.db import conditions
 from myservice.db import models
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
-from myservice.db.conditions import ONE
 from myservice.db.conditions import Conditions
 from myservice.db.models import Service
 from myservice.db.resource_listing import LISTING
@@ -43,8 +42,13 @@ FREE: Any = (
 RELEASE: Any = FREE.where(
     _TABLE.c.id == sa.bindparam('resource_id'), *resource_rows.HELD
 )
-_FREE_ALL_OF: Any = FREE.where(
-    _TABLE.c.service_id == sa.bindparam('freed_service')
+# MariaDB would scan a small table, and wait for what others are claiming.
+_FREE_ALL_OF: Any = functools.reduce(
+    lambda update, dialect: update.with_hint(
+        'FORCE INDEX (ix_resources_free)', dialect_name=dialect
+    ),
+    ('mysql', 'mariadb'),
+    FREE.where(_TABLE.c.service_id == sa.bindparam('freed_service')),
 )
 _COUNT_OF: Any = sa.select(sa.func.count()).where(
     _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
@@ -109,13 +113,17 @@ def _claiming(dialect: str) -> Any:
             _TABLE.c.id == _RESOURCE_ID,
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
-            # Which it is, since it is NULL; SQLAlchemy warns of a join where
-            # no condition names both.
-            sa.func.coalesce(_TABLE.c.service_id, living.c.id) == living.c.id,
+            _names_both(living),
         )
         .ordered_values(*_held(living.c.id, _OPERATION, new))
     )
     return statement if mysql else statement.returning(_TABLE.c.generation)
+
+
+def _names_both(service: Any) -> Any:
+    # It is so, since service_id is NULL; SQLAlchemy warns of a join where no
+    # condition names both.
+    return sa.func.coalesce(_TABLE.c.service_id, service.c.id) == service.c.id
 
 
 def refusal(
@@ -158,7 +166,7 @@ def lives(service_id: str, *, session: AnySession) -> bool:
     return row is not None
 
 
-def lock_service(service_id: str, *, session: AnySession) -> Any:
+def lock_service(service_id: str, *, session: AnySession) -> None:
     """Lock a living service against being destroyed.
 
     A repeated attempt waits until the one before it, which has locked the
@@ -166,7 +174,6 @@ def lock_service(service_id: str, *, session: AnySession) -> Any:
 
     :param service_id: its id
     :param session: an open transaction
-    :returns: a row with disabled and forced_down
     :raises ServiceNotFound: when no living service has this id
     """
     shared = session.operation.attempt == 1
@@ -175,13 +182,12 @@ def lock_service(service_id: str, *, session: AnySession) -> Any:
     ).first()
     if row is None:
         raise exception.ServiceNotFound(service_id=service_id)
-    return row
 
 
 @functools.cache
 def _locking_service(shared: bool) -> Any:
     return (
-        sa.select(_SERVICES.c.disabled, _SERVICES.c.forced_down)
+        sa.select(_SERVICES.c.id)
         .where(_SERVICES.c.id == _SERVICE_ID, _SERVICES.c.deleted == '')
         .with_for_update(read=shared, key_share=shared)
     )
@@ -219,105 +225,122 @@ def claim_free(
     :raises ServiceNotFound: when no living service has this id
     """
     dialect = session.get_bind().dialect.name
-    wanted = {**filters.parameters, 'how_many': limit}
-    if dialect == 'postgresql':
-        claims = _claim_in_one(service_id, filters.shape, wanted, session)
-        if not claims:
-            lock_service(service_id, session=session)
-        return claims
-    service = lock_service(service_id, session=session)
-    if service.disabled or service.forced_down:
-        return []
-    free = list(session.execute(_free(dialect, filters.shape), wanted))
-    if free:
-        session.execute(
-            _CLAIM_FREE,
-            {
-                'claiming_service': service_id,
-                'claimed_by': session.operation.id,
-                'free': [row.id for row in free],
-            },
-        )
-    return [Claim(row.id, service_id, row.generation + 1) for row in free]
-
-
-def _claim_in_one(
-    service_id: str,
-    shape: Any,
-    parameters: Mapping[str, Any],
-    session: AnySession,
-) -> list[Claim]:
-    rows = session.execute(
-        _claiming_free(shape),
-        {
-            **parameters,
-            'claiming_service': service_id,
-            'claimed_by': session.operation.id,
-        },
-    )
+    parameters = {
+        **filters.parameters,
+        'how_many': limit,
+        'claiming_service': service_id,
+        'claimed_by': session.operation.id,
+    }
+    if dialect in ('mysql', 'mariadb'):
+        free = session.execute(_free(dialect, filters.shape), parameters).all()
+        rows = _claim_locked(dialect, free, parameters, session)
+    else:
+        statement = _claiming_free(dialect, filters.shape)
+        rows = session.execute(statement, parameters).all()
+    if not rows:
+        # Which tells whether there is such a service.
+        lock_service(service_id, session=session)
     return [
-        Claim(row.id, service_id, row.generation)
+        Claim(row.id, service_id, row.next)
         for row in sorted(rows, key=lambda row: (row.created_at, row.id))
     ]
 
 
-_FREE_ONES: Any = sa.bindparam('free', expanding=True)
-_CLAIM_FREE: Any = (
-    sa.update(_TABLE)
-    .where(_TABLE.c.id.in_(_FREE_ONES))
-    .ordered_values(*_held(_SERVICE_ID, _OPERATION, _NEXT))
-)
+def _claim_locked(
+    dialect: str,
+    free: list[Any],
+    parameters: dict[str, Any],
+    session: AnySession,
+) -> list[Any]:
+    if not free:
+        return []
+    ids = [row.id for row in free]
+    result = session.execute(
+        _claiming_locked(dialect, conditions.how_many(ids)),
+        {
+            'claiming_service': parameters['claiming_service'],
+            'claimed_by': parameters['claimed_by'],
+            **conditions.members('free', ids),
+        },
+    )
+    # None if the service is to get no work.
+    return free if result.rowcount else []
 
 
 @functools.lru_cache(maxsize=1000)
-def _free(dialect: str, shape: Any, *conditions: Any) -> Any:
+def _free(dialect: str, shape: Any, *further: Any) -> Any:
+    """Return the SELECT that locks what is free.
+
+    :param dialect: the name of that of the server
+    :param shape: of the filters
+    :param further: conditions
+    """
     # What is NULL in all of them changes no order, and tells PostgreSQL's
     # planner by which index they are in it; MariaDB is told by name.
     order = [_TABLE.c.created_at, _TABLE.c.id]
     if dialect == 'postgresql':
         order.insert(0, _TABLE.c.service_id)
     statement = (
-        sa.select(_TABLE.c.id, _TABLE.c.generation)
+        sa.select(_TABLE.c.id, _TABLE.c.created_at, _NEXT.label('next'))
         .where(
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
             *LISTING.conditions(shape),
-            *conditions,
+            *further,
         )
         .order_by(*order)
         .limit(sa.bindparam('how_many', type_=sa.Integer()))
         .with_for_update(skip_locked=True)
     )
     if dialect in ('mysql', 'mariadb'):
-        by_status = ('status', ONE) in shape
+        by_status = ('status', conditions.ONE) in shape
         index = f'ix_resources_free{"_by_status" if by_status else ""}'
         statement = statement.with_hint(_TABLE, f'FORCE INDEX ({index})')
     return statement
 
 
-@functools.lru_cache(maxsize=1000)
-def _claiming_free(shape: Any) -> Any:
-    services = _SERVICES.c
-    # Locked first, as everywhere: a scalar subquery is evaluated before the
-    # rows that it is a condition of.
-    working = (
-        sa.select(services.id)
-        .where(
-            services.id == _SERVICE_ID,
-            services.deleted == '',
-            services.disabled == sa.false(),
-            services.forced_down == sa.false(),
-        )
-        .with_for_update(read=True, key_share=True)
-        .cte('working')
+# The service that is to work, if it may; locked against being destroyed.
+_WORKING = (
+    sa.select(_SERVICES.c.id)
+    .where(
+        _SERVICES.c.id == _SERVICE_ID,
+        _SERVICES.c.deleted == '',
+        _SERVICES.c.disabled == sa.false(),
+        _SERVICES.c.forced_down == sa.false(),
     )
-    works = sa.select(working.c.id).scalar_subquery()
-    free = _free('postgresql', shape, works.is_not(None)).cte('free')
+    .with_for_update(read=True, key_share=True)
+)
+
+
+@functools.cache
+def _claiming_locked(dialect: str, number: int) -> Any:
+    """Return the UPDATE of so many resources, which the caller has locked."""
+    working = reservation_rows.evaluated_once(dialect, _WORKING, 'working')
+    return (
+        sa.update(_TABLE)
+        .where(
+            conditions.is_member(_TABLE.c.id, 'free', number),
+            _names_both(working),
+        )
+        .ordered_values(*_held(working.c.id, _OPERATION, _NEXT))
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _claiming_free(dialect: str, shape: Any) -> Any:
+    """Return the UPDATE that finds, locks and claims what is free."""
+    working = _WORKING.cte('working')
+    # A scalar subquery is evaluated before the rows that it is a condition
+    # of, so the service is locked first.
+    works = sa.select(working.c.id).scalar_subquery().is_not(None)
+    free = _free(dialect, shape, works).cte('free')
     return (
         sa.update(_TABLE)
         .where(_TABLE.c.id == free.c.id)
-        .values(dict(_held(_SERVICE_ID, _OPERATION, _NEXT)))
-        .returning(_TABLE.c.id, _TABLE.c.generation, _TABLE.c.created_at)
+        .ordered_values(*_held(_SERVICE_ID, _OPERATION, _NEXT))
+        .returning(
+            _TABLE.c.id, _TABLE.c.created_at, _TABLE.c.generation.label('next')
+        )
     )
 
 

@@ -16,7 +16,7 @@ from myservice.db.session import AnySession
 
 
 def upsert(
-    dialect: sa.Dialect,
+    dialect: str,
     table: Any,
     key: Sequence[str],
     values: Mapping[str, Any],
@@ -24,19 +24,19 @@ def upsert(
 ) -> Any:
     """Return the statement that inserts a row, or updates the one there is.
 
-    :param dialect: of the engine that will execute it
+    :param dialect: the name of that of the server
     :param table: the Table
     :param key: the columns of the unique key that decides
-    :param values: column to value, for a new row
-    :param update: column to value, for a row that is there
+    :param values: column to value, or parameter, for a new row
+    :param update: the same, for a row that is there
     """
-    if dialect.name == 'postgresql':
+    if dialect == 'postgresql':
         return (
             postgresql.insert(table)
             .values(**values)
             .on_conflict_do_update(index_elements=key, set_=update)
         )
-    if dialect.name == 'sqlite':
+    if dialect == 'sqlite':
         return (
             sqlite.insert(table)
             .values(**values)

@@ -180,7 +180,7 @@ def _add_missing(
         in_use = numbers[name] - counted.get(name, 0) if name in numbers else 0
         session.execute(
             query.upsert(
-                session.get_bind().dialect,
+                session.get_bind().dialect.name,
                 _USAGE,
                 tuple(key),
                 {**key, 'in_use': in_use},

@@ -8,12 +8,14 @@ import functools
 from collections.abc import Collection
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db import clock
+from myservice.db import conditions
 from myservice.db import engine
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
@@ -23,8 +25,6 @@ from myservice.db.session import AnySession
 _USAGE: Any = QuotaUsage.__table__
 _RESERVATION: Any = Reservation.__table__
 
-_PROJECTS: Any = sa.bindparam('project_ids', expanding=True)
-_IDS: Any = sa.bindparam('reservation_ids', expanding=True)
 _ENDED_BY: Any = sa.bindparam('ended_by', type_=_RESERVATION.c.operation.type)
 
 OVERDUE = (
@@ -170,43 +170,72 @@ def end(
     :returns: how many it reached
     """
     expiring = state == Reservation.EXPIRED
+    number = _Number(
+        conditions.how_many(project_ids), conditions.how_many(reservation_ids)
+    )
     which = {
-        'project_ids': sorted(project_ids),
-        'reservation_ids': sorted(reservation_ids),
+        **conditions.members('of_project', sorted(project_ids)),
+        **conditions.members('reservation', sorted(reservation_ids)),
         # What an earlier attempt has expired must not be settled again; what
         # it has committed or rolled back is not reached again.
         'ended_by': new_id() if expiring else session.operation.id,
     }
-    ending = _ENDING if expiring else _ENDING_IN_TIME
-    reached = session.execute(ending, {**which, 'new_state': state}).rowcount
+    reached = session.execute(
+        _ending(number, in_time=not expiring), {**which, 'new_state': state}
+    ).rowcount
     if expiring or reached == len(reservation_ids):
         dialect = session.get_bind().dialect.name
         committing = state == Reservation.COMMITTED
-        session.execute(_settling(dialect, committing), which)
+        session.execute(_settling(dialect, number, committing), which)
     return int(reached)
 
 
-_ENDING = (
-    sa.update(_RESERVATION)
-    .where(
-        _RESERVATION.c.id.in_(_IDS),
-        _RESERVATION.c.project_id.in_(_PROJECTS),
-        _RESERVATION.c.state == Reservation.RESERVED,
-    )
-    .values(
-        state=sa.bindparam('new_state'),
-        operation=_ENDED_BY,
-        updated_at=clock.utcnow(),
-    )
-)
-_ENDING_IN_TIME = _ENDING.where(_RESERVATION.c.expire_at > clock.utcnow())
+class _Number(NamedTuple):
+    """How many parameters a statement has, as conditions.how_many says it."""
+
+    projects: int
+    reservations: int
+
+    def of_projects(self, column: Any) -> Any:
+        return conditions.is_member(column, 'of_project', self.projects)
+
+    def ids(self) -> Any:
+        return conditions.is_member(
+            _RESERVATION.c.id, 'reservation', self.reservations
+        )
 
 
 @functools.cache
-def _settling(dialect: str, committing: bool) -> Any:
+def _ending(number: _Number, in_time: bool) -> Any:
+    """Return the UPDATE that decides who ends reservations.
+
+    :param number: how many
+    :param in_time: whether only those that are not overdue
+    """
+    statement = (
+        sa.update(_RESERVATION)
+        .where(
+            number.ids(),
+            number.of_projects(_RESERVATION.c.project_id),
+            _RESERVATION.c.state == Reservation.RESERVED,
+        )
+        .values(
+            state=sa.bindparam('new_state'),
+            operation=_ENDED_BY,
+            updated_at=clock.utcnow(),
+        )
+    )
+    if in_time:
+        return statement.where(_RESERVATION.c.expire_at > clock.utcnow())
+    return statement
+
+
+@functools.cache
+def _settling(dialect: str, number: _Number, committing: bool) -> Any:
     """Return the UPDATE that takes from ``reserved`` what has been ended.
 
     :param dialect: its name
+    :param number: how many
     :param committing: whether it is in use from now on
     """
     keys = (_RESERVATION.c.project_id, _RESERVATION.c.resource)
@@ -218,9 +247,7 @@ def _settling(dialect: str, committing: bool) -> Any:
                 sa.func.sum(_RESERVATION.c.delta).label('change'),
             )
         )
-        .where(
-            _RESERVATION.c.id.in_(_IDS), _RESERVATION.c.operation == _ENDED_BY
-        )
+        .where(number.ids(), _RESERVATION.c.operation == _ENDED_BY)
         .group_by(*keys)
         .subquery('changes')
     )
@@ -231,7 +258,10 @@ def _settling(dialect: str, committing: bool) -> Any:
         sa.select(_USAGE, changes.c.held, changes.c.change)
         .prefix_with('STRAIGHT_JOIN', dialect='mysql')
         .prefix_with('STRAIGHT_JOIN', dialect='mariadb')
-        .where(_same(_USAGE.c, changes.c), _USAGE.c.project_id.in_(_PROJECTS))
+        .where(
+            _same(_USAGE.c, changes.c),
+            number.of_projects(_USAGE.c.project_id),
+        )
         .order_by(_USAGE.c.project_id, _USAGE.c.resource)
         .with_for_update(of=_USAGE),
         'locked',
@@ -244,7 +274,9 @@ def _settling(dialect: str, committing: bool) -> Any:
         values['in_use'] = not_negative(locked.c.in_use + locked.c.change)
     return (
         sa.update(_USAGE)
-        .where(_same(_USAGE.c, locked.c), _USAGE.c.project_id.in_(_PROJECTS))
+        .where(
+            _same(_USAGE.c, locked.c), number.of_projects(_USAGE.c.project_id)
+        )
         .values(values)
     )
 

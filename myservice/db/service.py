@@ -4,6 +4,7 @@ A service row is created by the process that it stands for, kept alive by its
 heartbeats, and read by everybody who has to know whom to give work.
 """
 
+import functools
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -114,28 +115,31 @@ def service_register(
     )
     session = get_session(context)
     with session.begin():
-        changes = {
-            name: value
-            for name, value in values.items()
-            if name not in _IDENTITY
-        }
         session.execute(
-            query.upsert(
-                session.get_bind().dialect,
-                _TABLE,
-                (*_IDENTITY, 'deleted'),
-                {'id': new_id(), **values, 'last_seen_at': clock.utcnow()},
-                {
-                    **changes,
-                    'last_seen_at': clock.utcnow(),
-                    'updated_at': clock.utcnow(),
-                },
-            )
+            _registering(session.get_bind().dialect.name, tuple(values)),
+            {'new_id': new_id()}
+            | {f'new_{name}': values[name] for name in values},
         )
         key = {name: values[name] for name in _IDENTITY}
         row = query.get('no', ServiceRow, key, session=session)
         claim_rows.free_all_of(row.id, session=session)
         return cast(Service, row)
+
+
+@functools.cache
+def _registering(dialect: str, names: tuple[str, ...]) -> Any:
+    given: dict[str, Any] = {
+        name: sa.bindparam(f'new_{name}') for name in names
+    }
+    now = {'last_seen_at': clock.utcnow()}
+    changes = {name: given[name] for name in names if name not in _IDENTITY}
+    return query.upsert(
+        dialect,
+        _TABLE,
+        (*_IDENTITY, 'deleted'),
+        {'id': sa.bindparam('new_id'), **given, **now},
+        {**changes, **now, 'updated_at': clock.utcnow()},
+    )
 
 
 def _service_created(

@@ -61,11 +61,14 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'resource_tags_get_many': (1, False),
     'resource_tags_set': (3, True),
     'resource_claim': (1, False),
-    'resource_claim_next': (3, True),
+    'resource_claim_next': (1, True),
     'resource_release': (1, False),
     'claims_take_over': (1, False),
     'purge_operations': (1, True),
 }
+
+# MariaDB has no UPDATE … RETURNING.
+MORE_ON_MYSQL = {'resource_claim_next': 1}
 
 
 class BudgetTestCase(base.DatabaseTestCase):
@@ -85,6 +88,8 @@ class TestBudgets(BudgetTestCase):
     def test_no_call_sends_more_than_its_budget(self) -> None:
         for name, (statements, in_transaction) in BUDGETS.items():
             call = calls.example(name, calls.World(name))
+            if self.backend == 'mysql':
+                statements += MORE_ON_MYSQL.get(name, 0)
             budget = (
                 self.transaction(statements) if in_transaction else statements
             )
