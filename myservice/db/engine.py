@@ -101,14 +101,16 @@ class Engines:
         with _url_errors():
             started: sa.Engine = facade.writer.get_engine()
         self._facades[form] = facade
-        return _without_events(started) if form == 'autocommit' else started
+        if form == 'autocommit' and not self.conf.database.connection_trace:
+            return _without_events(started)
+        return started
 
 
 def _without_events(engine: sa.Engine) -> sa.Engine:
     """Return an engine on the same pool, which fires no events.
 
     oslo.db listens to COMMIT and ROLLBACK, of which there are none in
-    AUTOCOMMIT. Yet once an engine has such a listener, SQLAlchemy looks for
+    AUTOCOMMIT, and to all statements for connection_trace. Yet once an engine has such a listener, SQLAlchemy looks for
     those of every event, seven times in a call of one statement, a fifth of
     its CPU. What translates errors listens to the dialect, and stays.
     """
