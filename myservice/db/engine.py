@@ -110,9 +110,10 @@ def _without_events(engine: sa.Engine) -> sa.Engine:
     """Return an engine on the same pool, which fires no events.
 
     oslo.db listens to COMMIT and ROLLBACK, of which there are none in
-    AUTOCOMMIT, and to all statements for connection_trace. Yet once an engine has such a listener, SQLAlchemy looks for
-    those of every event, seven times in a call of one statement, a fifth of
-    its CPU. What translates errors listens to the dialect, and stays.
+    AUTOCOMMIT. Yet once an engine has a listener, SQLAlchemy looks for those
+    of every event, seven times in a call of one statement, which is a fifth
+    of its CPU. What translates errors listens to the dialect, and stays; only
+    connection_trace wants to see the statements.
     """
     return sa.Engine(
         engine.pool,
