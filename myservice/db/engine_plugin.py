@@ -54,6 +54,9 @@ _SQLITE_BEGIN = {
 }
 _SQLITE_WRITES = ('transaction', 'autocommit')
 
+# Parameters of the URL that say something about TLS, or name a file that may.
+_ABOUT_TLS = ('ssl', 'read_default')
+
 _ISOLATION = {
     'transaction': 'READ COMMITTED',
     'autocommit': 'AUTOCOMMIT',
@@ -135,6 +138,10 @@ class EnginePlugin(CreateEnginePlugin):
         else:
             event.listen(engine, 'checkin', _note_time)
             event.listen(engine, 'checkout', self._ping_if_idle(engine))
+        if engine.dialect.driver == 'pymysql' and not any(
+            name.startswith(_ABOUT_TLS) for name in self._query
+        ):
+            event.listen(engine, 'do_connect', _with_one_context(engine))
 
     def _option(self, name: str) -> float:
         return float(str(self._query[f'myservice_{name}']))
@@ -241,6 +248,29 @@ class EnginePlugin(CreateEnginePlugin):
                 if not busy or time.monotonic() > give_up:
                     raise
             time.sleep(0.01)
+
+
+def _with_one_context(engine: sa.Engine) -> Callable[..., Any]:
+    """Return what connects PyMySQL as by default, but with one TLS context.
+
+    Its default is TLS if the server has it, and no verification. Yet it reads
+    the machine's CA certificates for each connection, which takes 20 ms. It
+    accepts a context, too, but then TLS is a must; so we put ours where it
+    puts its own. A URL that says something about TLS is left to it: the files
+    that are named there may change.
+    """
+    dbapi: Any = engine.dialect.loaded_dbapi
+    tls = dbapi.connect(defer_connect=True).ctx
+    without_tls = {'ssl_disabled': True, 'defer_connect': True}
+
+    def connect(_: Any, record: Any, args: Any, kwargs: Any) -> Any:
+        connection = dbapi.connect(*args, **(kwargs | without_tls))
+        connection.ssl = True
+        connection.ctx = tls
+        connection.connect()
+        return connection
+
+    return connect
 
 
 def _is_in_memory(url: sa.URL) -> bool:
