@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from oslo_config import cfg
-from rich import console
-from rich import progress
 
 from myservice import context
 from myservice import db
@@ -242,7 +240,10 @@ def _all_projects(admin: context.RequestContext) -> Iterator[str]:
         marker = page[-1]
 
 
-def _bar(is_wanted: bool) -> progress.Progress:
+def _bar(is_wanted: bool) -> Any:
+    from rich import console
+    from rich import progress
+
     return progress.Progress(
         progress.TextColumn('Projects'),
         progress.BarColumn(),

@@ -1,13 +1,14 @@
-"""How programs answer: a table for people, JSON for scripts."""
+"""How programs answer: a table for people, JSON for scripts.
+
+rich is imported by who draws with it: a script that wants JSON, or calls for
+help, need not wait for it.
+"""
 
 import datetime
 import json
 import sys
 from collections.abc import Iterable
 from typing import Any
-
-from rich import console
-from rich import table
 
 
 def result(arguments: Any, **fields: Any) -> None:
@@ -36,6 +37,9 @@ def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
     :param headings: of the columns
     :param rows: each an iterable of cells
     """
+    from rich import console
+    from rich import table
+
     # A pipe has no width; eighty columns would cut what a script looks for.
     screen = console.Console(
         highlight=False,
