@@ -14,6 +14,7 @@ is taken apart into its shape, which decides the text, and its parameters.
 import dataclasses
 import functools
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -33,92 +34,11 @@ from myservice.db import validation
 from myservice.db.conditions import Conditions
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
-
-_NULLS_FIRST = {
-    'asc': True,
-    'asc-nullsfirst': True,
-    'asc-nullslast': False,
-    'desc': False,
-    'desc-nullsfirst': True,
-    'desc-nullslast': False,
-}
+from myservice.db.sort_keys import NULLS_FIRST
+from myservice.db.sort_keys import SortKey
+from myservice.db.sort_keys import ranges
 
 _LIMIT: Any = sa.bindparam('page_limit', type_=sa.Integer())
-
-
-@dataclasses.dataclass(frozen=True)
-class SortKey:
-    """One column of an order, with its direction and the place of NULL.
-
-    :param column: the column
-    :param direction: as callers write it
-    :param marker: the name of the parameter that is the marker's value
-    """
-
-    column: Any
-    direction: str = 'asc'
-    marker: str = ''
-
-    @property
-    def nulls_first(self) -> bool:
-        """Whether rows without a value come before all others."""
-        return _NULLS_FIRST[self.direction]
-
-    @property
-    def descending(self) -> bool:
-        """Whether the greatest value comes first."""
-        return self.direction.startswith('desc')
-
-    def order(self, columns: Any, nulls: bool) -> list[Any]:
-        """Return the ORDER BY elements of this key.
-
-        :param columns: the collection to take the column from
-        :param nulls: whether its NULLs have to be put in their place
-        """
-        column = columns[self.column.key]
-        elements = [column.desc() if self.descending else column.asc()]
-        if nulls and self.column.nullable:
-            is_null = column.is_(None)
-            elements.insert(
-                0, is_null.desc() if self.nulls_first else is_null.asc()
-            )
-        return elements
-
-    def equal(self, null: bool) -> Any:
-        """Return the condition that a row has the marker's value.
-
-        :param null: whether that is NULL
-        """
-        if null:
-            return self.column.is_(None)
-        return self.column == sa.bindparam(self.marker)
-
-    def start(self, dialect: str) -> list[list[Any]]:
-        """Return the conditions of the ranges of all rows, in order.
-
-        :param dialect: of the server
-        """
-        nulls_largest = dialect == 'postgresql'
-        as_in_index = self.nulls_first == (self.descending == nulls_largest)
-        if not self.column.nullable or as_in_index:
-            return [[]]
-        ranges = [[self.column.is_(None)], [self.column.is_not(None)]]
-        return ranges if self.nulls_first else ranges[::-1]
-
-    def after(self, null: bool) -> list[Any]:
-        """Return the conditions of the ranges after the marker's, in order.
-
-        :param null: whether its value is NULL
-        """
-        if null:
-            return [self.column.is_not(None)] if self.nulls_first else []
-        value: Any = sa.bindparam(self.marker)
-        beyond = (
-            self.column < value if self.descending else self.column > value
-        )
-        if self.column.nullable and not self.nulls_first:
-            return [beyond, self.column.is_(None)]
-        return [beyond]
 
 
 class Special(NamedTuple):
@@ -144,6 +64,8 @@ class Listing:
     :param scoped_sort_keys: column name to the index that has the rows in
         this order after that column and ``deleted``
     :param special: name to a filter that is on no column of the row
+    :param selective: names of those filters on columns whose index has few
+        rows of a value
     """
 
     def __init__(
@@ -154,6 +76,7 @@ class Listing:
         scoped_by: str = '',
         scoped_sort_keys: Mapping[str, str] | None = None,
         special: Mapping[str, Special] | None = None,
+        selective: Collection[str] = (),
     ) -> None:
         self.row_class = row_class
         self.table: Any = row_class.columns[0].table
@@ -163,6 +86,7 @@ class Listing:
         self.scoped_by = scoped_by
         self.scoped_sort_keys = scoped_sort_keys or {}
         self.special = special or {}
+        self.selective = selective
 
     def page(
         self,
@@ -255,6 +179,16 @@ class Listing:
             return self.scoped_sort_keys.get(name)
         return None
 
+    def is_selective(self, shape: '_Shape') -> bool:
+        """Return whether the filters of a page let few rows pass.
+
+        :param shape: of the page
+        """
+        return any(
+            name in self.selective and wanted == conditions.ONE
+            for name, wanted in shape.filters
+        )
+
     def _check_sort(
         self, names: Sequence[str], directions: Sequence[str]
     ) -> dict[str, str]:
@@ -268,8 +202,8 @@ class Listing:
                 allowed = ', '.join(sorted(self.sort_keys))
                 raise _invalid('sort_keys', f'{name!r} is none of {allowed}')
         for direction in directions:
-            if not isinstance(direction, str) or direction not in _NULLS_FIRST:
-                allowed = ', '.join(_NULLS_FIRST)
+            if not isinstance(direction, str) or direction not in NULLS_FIRST:
+                allowed = ', '.join(NULLS_FIRST)
                 raise _invalid(
                     'sort_dirs', f'{direction!r} is none of {allowed}'
                 )
@@ -383,7 +317,7 @@ def _statement(listing: Listing, shape: _Shape) -> Any:
     ]
     parts = [
         _range(listing, shape, keys, conditions)
-        for conditions in _ranges(shape, keys)
+        for conditions in ranges(shape.dialect, shape.marker, keys)
     ]
     if len(parts) == 1:
         return parts[0]
@@ -398,26 +332,6 @@ def _statement(listing: Listing, shape: _Shape) -> Any:
 
 def _limited(shape: _Shape, statement: Any) -> Any:
     return statement.limit(_LIMIT) if shape.limited else statement
-
-
-def _ranges(shape: _Shape, keys: list[SortKey]) -> list[list[Any]]:
-    if shape.marker is None:
-        return keys[0].start(shape.dialect)
-    # Behind (a, b): first the rows with this a and a later b, then those
-    # with a later a. So the ranges are disjoint, and come in order.
-    ranges = []
-    for depth in reversed(range(len(keys))):
-        equal = [
-            key.equal(null)
-            for key, null in zip(
-                keys[:depth], shape.marker[:depth], strict=True
-            )
-        ]
-        ranges += [
-            [*equal, beyond]
-            for beyond in keys[depth].after(shape.marker[depth])
-        ]
-    return ranges
 
 
 def _range(
@@ -436,11 +350,18 @@ def _range(
         for condition in conditions
         if condition.operator is operators.is_ and mysql
     }
+    # SQLite takes the index of the order rather than that of the filter: it
+    # knows nothing of the values, nor, with ANALYZE, of a NULL in most rows.
+    few = listing.is_selective(shape)
     order = [
         element
         for number, key in enumerate(keys)
         if key.column.key not in same
-        for element in key.order(table.c, nulls=number > 0)
+        for element in key.order(
+            table.c,
+            nulls=number > 0 and not key.is_plain(shape.dialect),
+            by_index=shape.dialect != 'sqlite' or not few,
+        )
     ]
     statement = (
         sa.select(*listing.row_class.columns)

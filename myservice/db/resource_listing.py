@@ -117,6 +117,7 @@ LISTING = listing.Listing(
         'created_at': 'ix_resources_project_created_at',
         'updated_at': 'ix_resources_project_updated_at',
     },
+    selective=('id', 'name', 'service_id'),
     special={
         'metadata': listing.Special(_metadata_filter, _has_metadata),
         'tags': listing.Special(_tags_filter, _has_tags),

@@ -48,6 +48,7 @@ _LISTING = listing.Listing(
         'disabled',
         'is_up',
     ),
+    selective=('host',),
     sort_keys={
         'id': 'ix_services_id',
         'host': 'ix_services_host',

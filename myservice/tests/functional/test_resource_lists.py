@@ -129,10 +129,10 @@ def make_resources(engine: sa.Engine, count: int) -> None:
 def analyse(engine: sa.Engine) -> None:
     """Let a server learn what it has in the table."""
     table = 'TABLE ' if engine.dialect.name == 'mysql' else ''
-    with engine.connect().execution_options(
-        isolation_level='AUTOCOMMIT'
-    ) as connection:
+    with engine.begin() as connection:
         connection.exec_driver_sql(f'ANALYZE {table}resources')
+    # SQLite learns it as it connects.
+    engine.dispose()
 
 
 class Lists:
@@ -561,15 +561,16 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Print the figures for a number of resources."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('backend', choices=sorted(servers.SERVERS))
+    parser.add_argument('backend', choices=['sqlite', *servers.SERVERS])
     parser.add_argument('rows', type=int)
     arguments = parser.parse_args()
-    with (
-        servers.SERVERS[arguments.backend](
-            **_SETTINGS[arguments.backend]
-        ) as server,
-        fixtures.Database(server.url) as database,
-    ):
+    with contextlib.ExitStack() as stack:
+        url = None
+        if arguments.backend != 'sqlite':
+            make = servers.SERVERS[arguments.backend]
+            settings = _SETTINGS[arguments.backend]
+            url = stack.enter_context(make(**settings)).url
+        database = stack.enter_context(fixtures.Database(url))
         started = time.monotonic()
         models.Base.metadata.create_all(database.engine())
         make_resources(database.engine(), arguments.rows)

@@ -1,0 +1,164 @@
+"""Sort keys, and the ranges of rows behind a marker."""
+
+import dataclasses
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import operators
+
+#: direction, as callers write it, to whether NULL comes first
+NULLS_FIRST = {
+    'asc': True,
+    'asc-nullsfirst': True,
+    'asc-nullslast': False,
+    'desc': False,
+    'desc-nullsfirst': True,
+    'desc-nullslast': False,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SortKey:
+    """One column of an order, with its direction and the place of NULL.
+
+    :param column: the column
+    :param direction: as callers write it
+    :param marker: the name of the parameter that is the marker's value
+    """
+
+    column: Any
+    direction: str = 'asc'
+    marker: str = ''
+
+    @property
+    def nulls_first(self) -> bool:
+        """Whether rows without a value come before all others."""
+        return NULLS_FIRST[self.direction]
+
+    @property
+    def descending(self) -> bool:
+        """Whether the greatest value comes first."""
+        return self.direction.startswith('desc')
+
+    def order(
+        self, columns: Any, nulls: bool, by_index: bool = True
+    ) -> list[Any]:
+        """Return the ORDER BY elements of this key.
+
+        :param columns: the collection to take the column from
+        :param nulls: whether its NULLs have to be put in their place
+        :param by_index: whether SQLite may use an index for it
+        """
+        column = columns[self.column.key]
+        if not by_index:
+            # https://sqlite.org/optoverview.html, "Disqualifying Terms".
+            column = sa.UnaryExpression(
+                column, operator=operators.custom_op('+'), type_=column.type
+            )
+        elements = [column.desc() if self.descending else column.asc()]
+        if nulls and self.column.nullable:
+            is_null = column.is_(None)
+            elements.insert(
+                0, is_null.desc() if self.nulls_first else is_null.asc()
+            )
+        return elements
+
+    def equal(self, null: bool) -> Any:
+        """Return the condition that a row has the marker's value.
+
+        :param null: whether that is NULL
+        """
+        if null:
+            return self.column.is_(None)
+        return self.column == sa.bindparam(self.marker)
+
+    def is_plain(self, dialect: str) -> bool:
+        """Return whether an index has NULL in the place where it is to be.
+
+        :param dialect: of the server
+        """
+        nulls_largest = dialect == 'postgresql'
+        return not self.column.nullable or (
+            self.nulls_first == (self.descending == nulls_largest)
+        )
+
+    def start(self, dialect: str) -> list[list[Any]]:
+        """Return the conditions of the ranges of all rows, in order.
+
+        :param dialect: of the server
+        """
+        if self.is_plain(dialect):
+            return [[]]
+        ranges = [[self.column.is_(None)], [self.column.is_not(None)]]
+        return ranges if self.nulls_first else ranges[::-1]
+
+    def after(self, null: bool) -> list[Any]:
+        """Return the conditions of the ranges after the marker's, in order.
+
+        :param null: whether its value is NULL
+        """
+        if null:
+            return [self.column.is_not(None)] if self.nulls_first else []
+        value: Any = sa.bindparam(self.marker)
+        beyond = (
+            self.column < value if self.descending else self.column > value
+        )
+        if self.column.nullable and not self.nulls_first:
+            return [beyond, self.column.is_(None)]
+        return [beyond]
+
+
+def ranges(
+    dialect: str, marker: tuple[bool, ...] | None, keys: list[SortKey]
+) -> list[list[Any]]:
+    """Return the conditions of the ranges that a page is read from, in order.
+
+    An index that has all the rows in their order has those behind the marker
+    side by side: they are one range for whoever can say so.
+
+    :param dialect: the name of that of the server
+    :param marker: which of the marker's values are NULL; None is no marker
+    :param keys: of the order
+    """
+    if marker is None:
+        return keys[0].start(dialect)
+    behind = _behind_marker(marker, keys)
+    mysql = dialect in ('mysql', 'mariadb')
+    if len(behind) == 1 or not _is_in_order(dialect, keys):
+        return behind
+    if mysql:
+        # Which reads the rows before the marker if row values are compared.
+        return [[sa.or_(*(sa.and_(*each) for each in behind))]]
+    nulls_behind = [
+        key for key in keys if key.column.nullable and not key.nulls_first
+    ]
+    if nulls_behind or any(marker):
+        # Row values with a NULL are neither less nor greater.
+        return behind
+    values = [sa.bindparam(key.marker, type_=key.column.type) for key in keys]
+    row = sa.tuple_(*(key.column for key in keys))
+    place = sa.tuple_(*values)
+    return [[row < place if keys[0].descending else row > place]]
+
+
+def _is_in_order(dialect: str, keys: list[SortKey]) -> bool:
+    """Return whether an index of the keys would have the rows in order."""
+    directions = {key.descending for key in keys}
+    return len(directions) == 1 and all(key.is_plain(dialect) for key in keys)
+
+
+def _behind_marker(
+    marker: tuple[bool, ...], keys: list[SortKey]
+) -> list[list[Any]]:
+    # Behind (a, b): first the rows with this a and a later b, then those
+    # with a later a. So the ranges are disjoint, and come in order.
+    ranges = []
+    for depth in reversed(range(len(keys))):
+        equal = [
+            key.equal(null)
+            for key, null in zip(keys[:depth], marker[:depth], strict=True)
+        ]
+        ranges += [
+            [*equal, beyond] for beyond in keys[depth].after(marker[depth])
+        ]
+    return ranges
