@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
-from typing import ClassVar
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -22,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from myservice.tests import proxy
 from myservice.tests import servers
 
 #: name to how its server is made
@@ -50,8 +50,12 @@ class Way(Protocol):
     benchmark.
     """
 
-    name: ClassVar[str]
     failures: tuple[type[Exception], ...]
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
 
     def worker(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Return what one thread calls again and again, set up for it."""
@@ -209,6 +213,21 @@ def server_version(url: str) -> str:
             settings = sa.text("SHOW VARIABLES LIKE 'innodb_snapshot%'")
             parts += map(' '.join, connection.execute(settings).all())
     return ', '.join(parts)
+
+
+def sent(between: proxy.FaultProxy) -> list[str]:
+    """Return what a proxy has seen, in a word each.
+
+    :param between: the proxy, cleared before
+    """
+    # After what the ORM executes many times psycopg may send a Flush, as the
+    # clock has it, which nobody answers and nobody waits for.
+    unanswered = sa.make_url(between.url).get_backend_name() == 'postgresql'
+    return [
+        command.sql.split()[0].upper() if command.sql else command.kind
+        for command in between.commands
+        if not (unanswered and command.kind == 'other')
+    ]
 
 
 def table(

@@ -252,24 +252,13 @@ class RoundTrips:
             prepared = prepare()
             between.clear()
             function(prepared)
-            turns.append(_sent(between))
+            turns.append(common.sent(between))
         turns = sorted(turns[self.WARM :], key=len)
         return {
             'round_trips': len(turns[0]),
             'round_trips_most': len(turns[-1]),
             'sent': turns[0],
         }
-
-
-def _sent(between: proxy.FaultProxy) -> list[str]:
-    # After what the ORM executes many times psycopg may send a Flush, as the
-    # clock has it, which nobody answers and nobody waits for.
-    unanswered = sa.make_url(between.url).get_backend_name() == 'postgresql'
-    return [
-        command.sql.split()[0].upper() if command.sql else command.kind
-        for command in between.commands
-        if not (unanswered and command.kind == 'other')
-    ]
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -116,6 +116,9 @@ class Driver:
     def _connect(self) -> Any:
         """Connect as the layer does."""
         url = self._engine.url
+        if self._engine.dialect.name == 'sqlite':
+            # It is told BEGIN and COMMIT by what was captured.
+            return self._dbapi.connect(url.database, isolation_level=None)
         address = {'host': url.host, 'port': url.port, 'user': url.username}
         if self._engine.dialect.name == 'mysql':
             return self._dbapi.connect(
@@ -133,7 +136,7 @@ class Driver:
     def _pair(self, connection: Any) -> None:
         new = {old: new_id() for old in self._ids}
         try:
-            with connection.cursor() as cursor:
+            with contextlib.closing(connection.cursor()) as cursor:
                 for sent in self._sent:
                     self._send(connection, cursor, sent, new)
         except self.failures:
@@ -144,7 +147,10 @@ class Driver:
         self, connection: Any, cursor: Any, sent: Sent, new: dict[Any, Any]
     ) -> None:
         if not sent.sql:
-            connection.commit()
+            if self._engine.dialect.name == 'sqlite':
+                cursor.execute('COMMIT')
+            else:
+                connection.commit()
             return
         cursor.execute(sent.sql, sent.with_values(new))
         if cursor.rowcount != sent.rows:
@@ -233,12 +239,12 @@ class LockReadWrite:
 
     def reserve(self, ctx: FacadeContext, names: Collection[str]) -> list[str]:
         """Reserve 1 of each resource, and return the ids."""
-        made: list[str] = self._run(ctx, _add_reservations, names)
+        made: list[str] = self._run(ctx, add_reservations, names)
         return made
 
     def commit(self, ctx: FacadeContext, ids: Collection[str]) -> None:
         """Commit reservations."""
-        self._run(ctx, _commit_reservations, ids)
+        self._run(ctx, commit_reservations, ids)
 
     def _run(self, ctx: FacadeContext, work: Any, what: Any) -> Any:
         try:
@@ -277,7 +283,7 @@ def _locked_usages(
     )
 
 
-def _add_reservations(
+def add_reservations(
     session: Any, project_id: str, names: Collection[str]
 ) -> list[str]:
     now = timeutils.utcnow()
@@ -304,7 +310,7 @@ def _reservation(
     )
 
 
-def _commit_reservations(
+def commit_reservations(
     session: Any, project_id: str, ids: Collection[str]
 ) -> None:
     now = timeutils.utcnow()

@@ -1,0 +1,116 @@
+"""What calls.py lets all ways do, and with which arguments."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from data import Data
+
+from myservice.db.operation import new_id
+
+Arguments = list[tuple[Any, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Calls that are measured, one kind of them after the other.
+
+    :param name: what --only takes
+    :param steps: method of a way to what tables call it; a later method
+        takes what the one before it has returned
+    :param arguments: returns those of some calls of the first method
+    :param part: how many calls a round has, as a part of --calls
+    """
+
+    name: str
+    steps: dict[str, str]
+    arguments: Callable[[Data, int], Arguments]
+    part: float = 1.0
+
+
+def _services(data: Data, count: int) -> Arguments:
+    return [(each,) for each in _some(data.services, count)]
+
+
+def _resources(data: Data, count: int) -> Arguments:
+    return [(each,) for each in _some(data.resources, count)]
+
+
+def _some(ids: list[str], count: int) -> list[str]:
+    return list(itertools.islice(itertools.cycle(ids), count))
+
+
+def _claims(data: Data, count: int) -> Arguments:
+    # Nobody can claim one of them twice.
+    return [
+        (resource_id, data.services[0])
+        for resource_id in data.resources[:count]
+    ]
+
+
+JOBS = [
+    Job('get', {'service_get': 'service_get'}, _services),
+    Job('heartbeat', {'service_heartbeat': 'service_heartbeat'}, _services),
+    Job(
+        'create_destroy',
+        {
+            'service_create': 'service_create',
+            'service_destroy': 'service_destroy',
+        },
+        lambda data, count: [(f'new-{new_id()}',) for _ in range(count)],
+        0.5,
+    ),
+    Job('resource_get', {'resource_get': 'resource_get'}, _resources),
+    Job(
+        'details',
+        {'resource_details': 'resource_get, metadata and tags'},
+        _resources,
+        0.5,
+    ),
+    Job(
+        'compare_and_swap',
+        {'resource_update': 'resource_update, if as expected'},
+        lambda data, count: [
+            data.flip(each) for each in data.resources[:count]
+        ],
+    ),
+    Job(
+        'claim',
+        {
+            'resource_claim': 'resource_claim',
+            'resource_release': 'resource_release',
+        },
+        _claims,
+    ),
+    Job(
+        'reserve_commit',
+        {'quota_pair': 'quota_reserve, reservation_commit'},
+        lambda data, count: [()] * count,
+        0.4,
+    ),
+    Job(
+        'list_page',
+        {'service_get_all': 'service_get_all, first 100'},
+        lambda data, count: [(100,)] * count,
+        0.1,
+    ),
+    Job(
+        'resource_page',
+        {'resource_get_all': 'resource_get_all, first 100'},
+        lambda data, count: [(100,)] * count,
+        0.1,
+    ),
+    Job(
+        'list_10k',
+        {'service_get_all': 'service_get_all, all'},
+        lambda data, count: [(None,)] * count,
+        0,
+    ),
+    Job(
+        'resource_10k',
+        {'resource_get_all': 'resource_get_all, all'},
+        lambda data, count: [(None,)] * count,
+        0,
+    ),
+]
