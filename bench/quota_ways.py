@@ -21,6 +21,7 @@ from sqlalchemy import event
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.db import engine as engines
 from myservice.db import models
 from myservice.db.operation import new_id
 
@@ -101,7 +102,7 @@ class Driver:
             self._dbapi.Error,
             WrongRowcountError,
         )
-        self._sent, self._ids = _capture(engine, self.name)
+        self._sent, self._ids = _capture(self.name)
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[Callable[[], None]]:
@@ -157,10 +158,9 @@ class Driver:
             raise WrongRowcountError(f'{cursor.rowcount}, not {sent.rows}')
 
 
-def _capture(
-    engine: sa.Engine, project_id: str
-) -> tuple[list[Sent], set[Any]]:
+def _capture(project_id: str) -> tuple[list[Sent], set[Any]]:
     """Return what the layer sends for a pair, and the uuids in it."""
+    engine = engines.get_engines().get_engine('light')
     sent: list[Sent] = []
 
     def statement(
@@ -177,8 +177,8 @@ def _capture(
     event.listen(engine, 'after_cursor_execute', statement)
     event.listen(engine, 'commit', commit)
     layer_pair(ctx, project_id)
-    event.remove(engine, 'after_cursor_execute', statement)
-    event.remove(engine, 'commit', commit)
+    # What has had a listener looks for others ever after.
+    db.api.dispose()
     return sent, _uuids(sent)
 
 

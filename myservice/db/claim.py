@@ -95,7 +95,7 @@ def resource_claim_next(
     validation.check_text('service_id', service_id)
     validation.check_batch_size(limit, 'limit')
     wanted = resource_listing.LISTING.check_filters(filters)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         if session.operation.attempt > 1:
             claim_rows.lock_service(service_id, session=session)

@@ -93,6 +93,8 @@ class Engines:
         return 'autocommit' if form == 'read' else None
 
     def _start(self, form: Form) -> sa.Engine:
+        if form == 'light':
+            return self._without_events(self.get_engine('transaction'))
         shared = self._shared(form)
         if shared is not None:
             return self.get_engine(shared).execution_options(**{FORM: form})
@@ -101,26 +103,28 @@ class Engines:
         with _url_errors():
             started: sa.Engine = facade.writer.get_engine()
         self._facades[form] = facade
-        if form == 'autocommit' and not self.conf.database.connection_trace:
-            return _without_events(started)
-        return started
+        return (
+            self._without_events(started) if form == 'autocommit' else started
+        )
 
+    def _without_events(self, engine: sa.Engine) -> sa.Engine:
+        """Return an engine on the same pool, which fires no events.
 
-def _without_events(engine: sa.Engine) -> sa.Engine:
-    """Return an engine on the same pool, which fires no events.
-
-    oslo.db listens to COMMIT and ROLLBACK, of which there are none in
-    AUTOCOMMIT. Yet once an engine has a listener, SQLAlchemy looks for those
-    of every event, seven times in a call of one statement, which is a fifth
-    of its CPU. What translates errors listens to the dialect, and stays; only
-    connection_trace wants to see the statements.
-    """
-    return sa.Engine(
-        engine.pool,
-        engine.dialect,
-        engine.url,
-        execution_options=engine.get_execution_options(),
-    )
+        oslo.db listens to COMMIT and ROLLBACK. Once an engine has a listener,
+        SQLAlchemy looks for those of every event, seven times in a call of
+        one statement, which is a fifth of its CPU. What translates errors
+        listens to the dialect, and stays. SQLite needs its BEGIN, and
+        connection_trace wants to see the statements.
+        """
+        trace = self.conf.database.connection_trace
+        if trace or engine.dialect.name == 'sqlite':
+            return engine
+        return sa.Engine(
+            engine.pool,
+            engine.dialect,
+            engine.url,
+            execution_options=engine.get_execution_options(),
+        )
 
 
 @contextlib.contextmanager

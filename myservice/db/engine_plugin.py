@@ -22,9 +22,9 @@ from myservice import exception
 from myservice.db import errors
 from myservice.db import turn
 
-# What an engine is for: transactions; writes that are one statement; reads;
-# read-only transactions.
-Form = Literal['transaction', 'autocommit', 'read', 'snapshot']
+# What an engine is for: transactions of a Session; those of statements only;
+# writes that are one statement; reads; read-only transactions.
+Form = Literal['transaction', 'light', 'autocommit', 'read', 'snapshot']
 
 # Marks in the ``info`` of a connection.
 _STATE = 'myservice.state'
@@ -127,8 +127,8 @@ class EnginePlugin(CreateEnginePlugin):
         """Listen to the events by which we do less than the defaults."""
         event.listen(engine, 'handle_error', _translate_error)
         if self._form != 'autocommit':
-            event.listen(engine, 'begin', _mark_open)
-            event.listen(engine, 'commit', _mark_committing)
+            event.listen(engine, 'begin', mark_open)
+            event.listen(engine, 'commit', mark_committing)
             event.listen(engine, 'rollback', _mark_ended)
             event.listen(engine, 'reset', _roll_back_if_open)
         if engine.dialect.name == 'sqlite':
@@ -287,11 +287,16 @@ def _note_time(dbapi_connection: Any, record: Any) -> None:
 # a SELECT, nor after an error.
 
 
-def _mark_open(connection: sa.Connection) -> None:
-    connection.info[_STATE] = _OPEN
+def mark_open(connection: sa.Connection) -> None:
+    """Note that a transaction begins."""
+    info = connection.info
+    info[_STATE] = _OPEN
+    # That of a session before, which would collect errors for ever.
+    info.pop(FAILURES, None)
 
 
-def _mark_committing(connection: sa.Connection) -> None:
+def mark_committing(connection: sa.Connection) -> None:
+    """Note that a COMMIT is sent."""
     connection.info[_STATE] = _COMMITTING
 
 

@@ -1,4 +1,7 @@
-"""The light session: for reads, and for a write that is one statement."""
+"""The light sessions: they execute statements, and know no objects.
+
+A Session of SQLAlchemy would take as much CPU again as the statement itself.
+"""
 
 from typing import Any
 from typing import Self
@@ -6,6 +9,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from myservice import exception
+from myservice.db import engine_plugin
 from myservice.db import errors
 from myservice.db import operation
 from myservice.db import statements
@@ -99,6 +103,74 @@ class LightSession:
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
             raise exception.SecondWriteInAutocommit(statement=str(statement))
+
+    def scalars(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return the first column of its rows."""
+        return self.execute(statement, params).scalars()
+
+    def scalar(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return the first column of one row."""
+        return self.execute(statement, params).scalar()
+
+
+class LightTransaction:
+    """Executes statements in a transaction.
+
+    The block commits at its end, and rolls back if an exception leaves it.
+
+    :param engine: an engine that need not fire events: what its listeners
+        would do at BEGIN and COMMIT is done here
+    """
+
+    __slots__ = ('_connection', '_engine')
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the call that the session works for."""
+        return operation.current()
+
+    def begin(self) -> Self:
+        """Return the block that is the transaction."""
+        return self
+
+    def __enter__(self) -> Self:
+        self._connection = self._engine.connect()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None  # noqa: S101
+        with connection:
+            if error is None and connection.in_transaction():
+                engine_plugin.mark_committing(connection)
+                connection.commit()
+
+    def get_bind(self) -> sa.Engine:
+        """Return what it executes on, which knows its dialect."""
+        return self._engine
+
+    def locks(self) -> bool:
+        """Return True: a get by id locks its row."""
+        return True
+
+    def execute(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement.
+
+        :param statement: an executable of SQLAlchemy
+        :param params: its parameters, a dict
+        :returns: SQLAlchemy's result
+        :raises SessionNotBegun: outside of ``with session.begin():``
+        """
+        connection = self._connection
+        if connection is None:
+            raise exception.SessionNotBegun()
+        if not connection.in_transaction():
+            engine_plugin.mark_open(connection)
+        return connection.execute(statement, params)
 
     def scalars(self, statement: Any, params: Any = None, /) -> Any:
         """Execute one statement and return the first column of its rows."""

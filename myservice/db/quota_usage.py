@@ -116,7 +116,7 @@ def quota_usage_sync(
     """
     require_admin(context, 'quota_usage_sync')
     validation.check_name('project_id', project_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         # Nobody changes what is counted, or reserved, without these locks.
         quota_rows.lock([project_id], session=session)

@@ -73,7 +73,7 @@ def resource_create(
         context, checked.pop('project_id', None), 'resource_create'
     )
     validation.check_name('project_id', project_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         resource_id = session.operation.id
         metadata = checked.pop('metadata', {})
@@ -231,7 +231,7 @@ def resource_destroy(
     validation.check_text('resource_id', resource_id)
     resource_rows.check_claim(claim, resource_id)
     resource_rows.check_force(context, force)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         row = resource_rows.get_for_writing(
             context, resource_id, claim, session=session

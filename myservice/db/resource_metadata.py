@@ -75,7 +75,7 @@ def resource_metadata_set(
     validation.check_text('resource_id', resource_id)
     resource_rows.check_metadata(metadata)
     resource_rows.check_claim(claim, resource_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         resource_rows.get_for_writing(
             context, resource_id, claim, session=session
@@ -106,7 +106,7 @@ def resource_metadata_update(
     validation.check_text('resource_id', resource_id)
     resource_rows.check_metadata(metadata)
     resource_rows.check_claim(claim, resource_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         resource_rows.get_for_writing(
             context, resource_id, claim, session=session
@@ -140,7 +140,7 @@ def resource_metadata_delete(
     validation.check_text('resource_id', resource_id)
     unwanted = validation.check_one_or_more('keys', keys)
     resource_rows.check_claim(claim, resource_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         resource_rows.get_for_writing(
             context, resource_id, claim, session=session

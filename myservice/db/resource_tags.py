@@ -70,7 +70,7 @@ def resource_tags_set(
     validation.check_text('resource_id', resource_id)
     resource_rows.check_tags(tags)
     resource_rows.check_claim(claim, resource_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         resource_rows.get_for_writing(
             context, resource_id, claim, session=session

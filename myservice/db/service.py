@@ -114,7 +114,7 @@ def service_register(
     validation.check_values(
         _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
     )
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         session.execute(
             _registering(session.get_bind().dialect.name, tuple(values)),
@@ -370,7 +370,7 @@ def service_destroy(
     """
     require_admin(context, 'service_destroy')
     validation.check_text('service_id', service_id)
-    session = get_session(context)
+    session = get_session(context, light=True)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)
         claims = claim_rows.count_of(service_id, session=session)

@@ -6,11 +6,11 @@ Every public function is one transaction::
     with session.begin():
         ...
 
-``get_session`` has three forms: for a transaction, for reads, and for a write
-that is a single statement. Inside ``with transaction(context):`` all of them
-give the session that is open there, whose ``begin()`` then opens nothing and
-whose ``commit()`` leaves the commit to the owner. When to try again is not
-decided here but in retry.py.
+``get_session`` has four forms: for a transaction, either with objects or,
+light, of statements only; for reads; and for a write that is one statement.
+Inside ``with transaction(context):`` all of them give the session that is open
+there, whose ``begin()`` then opens nothing and whose ``commit()`` leaves the
+commit to the owner. When to try again is not decided here but in retry.py.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ from myservice.db import operation
 from myservice.db import statements
 from myservice.db.engine_plugin import Form
 from myservice.db.light_session import LightSession
+from myservice.db.light_session import LightTransaction
 from myservice.db.operation import Operation
 
 
@@ -193,17 +194,20 @@ def get_session(
     *,
     read_only: bool = False,
     autocommit: bool = False,
+    light: bool = False,
 ) -> Any:
-    """Return a session in one of three forms.
+    """Return a session in one of four forms.
 
-    By default it is SQLAlchemy's Session, for a transaction. The other two
-    are light, and travel only as the statements themselves. Where the context
-    is inside of ``transaction(context)``, all three are the session there.
+    By default it is SQLAlchemy's Session, for a transaction. The others are
+    light: they execute statements, and know no objects; two of them travel
+    only as the statements themselves. Where the context is inside of
+    ``transaction(context)``, all of them are the session there.
 
     :param context: the caller; without one the session stands alone
     :param read_only: for reads; a write raises before it is sent
     :param autocommit: for a write that is one statement; a second one raises
-    :returns: a Session or LightSession, not yet begun
+    :param light: for a transaction that is only statements
+    :returns: a Session, LightSession or LightTransaction, not yet begun
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed
@@ -216,6 +220,8 @@ def get_session(
         return LightSession(engines.get_engine('read'), writes=0)
     if autocommit:
         return LightSession(engines.get_engine('autocommit'), writes=1)
+    if light:
+        return LightTransaction(engines.get_engine('light'))
     return Session(engines.get_engine('transaction'), expire_on_commit=False)
 
 
