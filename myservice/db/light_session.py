@@ -3,6 +3,8 @@
 A Session of SQLAlchemy would take as much CPU again as the statement itself.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 from typing import Self
 
@@ -133,21 +135,27 @@ class LightTransaction:
         """The operation of the call that the session works for."""
         return operation.current()
 
-    def begin(self) -> Self:
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Self]:
         """Return the block that is the transaction."""
-        return self
-
-    def __enter__(self) -> Self:
-        self._connection = self._engine.connect()
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        connection, self._connection = self._connection, None
-        assert connection is not None  # noqa: S101
-        with connection:
-            if error is None and connection.in_transaction():
+        with self._engine.connect() as connection:
+            self._connection = connection
+            try:
+                yield self
+            finally:
+                self._connection = None
+            if connection.in_transaction():
                 engine_plugin.mark_committing(connection)
                 connection.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing: outside of its block it has nothing to give back."""
 
     def get_bind(self) -> sa.Engine:
         """Return what it executes on, which knows its dialect."""

@@ -41,22 +41,23 @@ class SessionTestCase(base.DatabaseTestCase):
         session.execute(INSERT, {'id': 'broken'})
 
 
-class TestThreeForms(SessionTestCase):
+class TestForms(SessionTestCase):
     def test_a_transaction_commits_or_rolls_back_as_a_whole(self) -> None:
-        session = db.api.get_session(self.context)
-        with session.begin():
-            session.execute(INSERT, {'id': '1'})
-            session.execute(INSERT, {'id': '2'})
-        self.assertEqual(2, self.count())
-        session = db.api.get_session(self.context)
-
-        def fail() -> None:
+        for number, form in enumerate(({}, {'light': True})):
+            session = db.api.get_session(self.context, **form)
             with session.begin():
-                session.execute(INSERT, {'id': '3'})
-                raise ValueError
+                session.execute(INSERT, {'id': f'{form} 1'})
+                session.execute(INSERT, {'id': f'{form} 2'})
+            self.assertEqual(2 * number + 2, self.count())
+            session = db.api.get_session(self.context, **form)
 
-        self.assertRaises(ValueError, fail)
-        self.assertEqual(2, self.count())
+            def fail(session: Any = session) -> None:
+                with session.begin():
+                    session.execute(INSERT, {'id': '3'})
+                    raise ValueError
+
+            self.assertRaises(ValueError, fail)
+            self.assertEqual(2 * number + 2, self.count())
         self.at_rest()
 
     def test_without_a_context_a_session_stands_alone(self) -> None:
@@ -67,15 +68,15 @@ class TestThreeForms(SessionTestCase):
             self.assertEqual(1, self.count())
 
     def test_both_context_managers_in_one_line(self) -> None:
-        for form in ({}, {'autocommit': True}):
+        for form in ({}, {'light': True}, {'autocommit': True}):
             with db.api.get_session(**form) as session, session.begin():
                 session.execute(INSERT, {'id': str(form)})
         with (
             db.api.get_session(read_only=True) as session,
             session.begin(),
         ):
-            self.assertEqual(2, session.scalar(COUNT))
-            self.assertEqual([2], session.scalars(COUNT).all())
+            self.assertEqual(3, session.scalar(COUNT))
+            self.assertEqual([3], session.scalars(COUNT).all())
         self.at_rest()
 
     def test_a_session_that_reads_rejects_writes_unsent(self) -> None:
@@ -136,12 +137,40 @@ class TestThreeForms(SessionTestCase):
         self.assertEqual(1, self.count())
 
     def test_a_light_session_works_inside_of_its_block_only(self) -> None:
-        session = db.api.get_session(read_only=True)
-        self.assertRaises(exception.SessionNotBegun, session.execute, COUNT)
+        for form in ({'light': True}, {'read_only': True}):
+            session = db.api.get_session(**form)
+            self.assertRaises(
+                exception.SessionNotBegun, session.execute, COUNT
+            )
+            with session.begin():
+                session.execute(COUNT)
+            self.assertRaises(
+                exception.SessionNotBegun, session.execute, COUNT
+            )
+
+    def test_errors_of_light_sessions_are_kept_by_nobody(self) -> None:
+        self.database.configure(max_pool_size=1, max_overflow=0)
+        with db.api.transaction(self.context) as opened:
+            opened.execute(COUNT)
+            collected = opened.failures
+        session = db.api.get_session(light=True)
+
+        def fail() -> None:
+            with session.begin():
+                self.break_statement(session)
+
+        self.assertRaises(db_exception.DBDuplicateEntry, fail)
+        self.assertEqual([], collected)
+        self.assertEqual(0, self.count())
 
     def test_a_connection_is_whole_after_an_error_in_any_form(self) -> None:
         self.database.configure(max_pool_size=1, max_overflow=0)
-        for form in ({}, {'read_only': True}, {'autocommit': True}):
+        for form in (
+            {},
+            {'light': True},
+            {'read_only': True},
+            {'autocommit': True},
+        ):
             session = db.api.get_session(**form)
 
             def fail(session: Any = session) -> None:
