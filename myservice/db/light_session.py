@@ -18,7 +18,38 @@ from myservice.db import statements
 from myservice.db.operation import Operation
 
 
-class LightSession:
+class _Light:
+    """What light sessions have in common."""
+
+    __slots__ = ('_connection', '_engine')
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the call that the session works for."""
+        return operation.current()
+
+    def get_bind(self) -> sa.Engine:
+        """Return what it executes on, which knows its dialect."""
+        return self._engine
+
+    def execute(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return its result."""
+        raise NotImplementedError
+
+    def scalars(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return the first column of its rows."""
+        return self.execute(statement, params).scalars()
+
+    def scalar(self, statement: Any, params: Any = None, /) -> Any:
+        """Execute one statement and return the first column of one row."""
+        return self.execute(statement, params).scalar()
+
+
+class LightSession(_Light):
     """Executes on one connection of the AUTOCOMMIT engine.
 
     It has no unit of work and no identity map: the result of a select is rows
@@ -28,19 +59,13 @@ class LightSession:
     :param writes: how many statements of a block may write
     """
 
-    __slots__ = ('_connection', '_depth', '_engine', '_writes', '_written')
+    __slots__ = ('_depth', '_writes', '_written')
 
     def __init__(self, engine: sa.Engine, writes: int) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._writes = writes
         self._written = 0
         self._depth = 0
-        self._connection: sa.Connection | None = None
-
-    @property
-    def operation(self) -> Operation:
-        """The operation of the call that the session works for."""
-        return operation.current()
 
     def begin(self) -> Self:
         """Return the block in which the session has a connection."""
@@ -63,10 +88,6 @@ class LightSession:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    def get_bind(self) -> sa.Engine:
-        """Return what it executes on, which knows its dialect."""
-        return self._engine
 
     def locks(self) -> bool:
         """Return False: each statement is a transaction of its own."""
@@ -106,16 +127,8 @@ class LightSession:
         if self._written > self._writes:
             raise exception.SecondWriteInAutocommit(statement=str(statement))
 
-    def scalars(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement and return the first column of its rows."""
-        return self.execute(statement, params).scalars()
 
-    def scalar(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement and return the first column of one row."""
-        return self.execute(statement, params).scalar()
-
-
-class LightTransaction:
+class LightTransaction(_Light):
     """Executes statements in a transaction.
 
     The block commits at its end, and rolls back if an exception leaves it.
@@ -124,16 +137,7 @@ class LightTransaction:
         would do at BEGIN and COMMIT is done here
     """
 
-    __slots__ = ('_connection', '_engine')
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        self._connection: sa.Connection | None = None
-
-    @property
-    def operation(self) -> Operation:
-        """The operation of the call that the session works for."""
-        return operation.current()
+    __slots__ = ()
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Self]:
@@ -157,10 +161,6 @@ class LightTransaction:
     def close(self) -> None:
         """Do nothing: outside of its block it has nothing to give back."""
 
-    def get_bind(self) -> sa.Engine:
-        """Return what it executes on, which knows its dialect."""
-        return self._engine
-
     def locks(self) -> bool:
         """Return True: a get by id locks its row."""
         return True
@@ -179,11 +179,3 @@ class LightTransaction:
         if not connection.in_transaction():
             engine_plugin.mark_open(connection)
         return connection.execute(statement, params)
-
-    def scalars(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement and return the first column of its rows."""
-        return self.execute(statement, params).scalars()
-
-    def scalar(self, statement: Any, params: Any = None, /) -> Any:
-        """Execute one statement and return the first column of one row."""
-        return self.execute(statement, params).scalar()
