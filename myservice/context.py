@@ -65,6 +65,7 @@ class RequestContext(context.RequestContext):
         )
         self.read_deleted = _check_read_deleted(read_deleted)
         self.transaction_slot = TransactionSlot()
+        self.takes_stale = False
 
     def update_store(self) -> None:
         """Become the thread's context, unless told not to."""
@@ -90,6 +91,20 @@ class RequestContext(context.RequestContext):
         """
         other = copy.copy(self)
         other.read_deleted = _check_read_deleted(read_deleted)
+        return other
+
+    def stale(self) -> Self:
+        """Return a copy for which rows that are out of date will do.
+
+        Its reads go to ``[database] slave_connection``, if there is one;
+        except inside of an open transaction, which reads what it has written.
+        All other contexts read from the primary.
+
+        :returns: the copy, in the same transaction; this context stays as it
+            is
+        """
+        other = copy.copy(self)
+        other.takes_stale = True
         return other
 
     def elevated(self, read_deleted: ReadDeleted | None = None) -> Self:

@@ -11,7 +11,6 @@ GROUP = 'database'
 _WITHOUT_EFFECT = {
     'backend',
     'synchronous_reader',
-    'slave_connection',
     'asyncio_connection',
     'asyncio_slave_connection',
 }

@@ -27,6 +27,12 @@ from myservice.db.engine_plugin import EnginePlugin
 from myservice.db.engine_plugin import Form
 from myservice.db.engine_plugin import Pool
 
+# What serves those whom stale rows would do, where there is no replica.
+_ON_PRIMARY: dict[Form, Form] = {
+    'stale_read': 'read',
+    'stale_snapshot': 'snapshot',
+}
+
 
 class Engines:
     """The engines of one configuration; each starts at its first use.
@@ -53,10 +59,13 @@ class Engines:
     def get_engine(self, form: Form) -> sa.Engine:
         """Return the engine of a form.
 
-        :param form: 'transaction'; 'autocommit' for a write that is one
-            statement; 'read' for reads; 'snapshot' for read-only transactions
-        :returns: an engine; on SQLite all forms share one, and on a server
-            reads share that of autocommit
+        :param form: 'transaction'; 'light' for one of statements only;
+            'autocommit' for a write that is one statement; 'read' for reads;
+            'snapshot' for read-only transactions; 'stale_read' and
+            'stale_snapshot' for the same on the replica
+        :returns: an engine; on SQLite all forms share one, on a server reads
+            share that of autocommit, and where there is no replica the
+            primary's are as fresh as can be
         :raises InvalidInput: when [database] connection cannot be used
         """
         try:
@@ -95,17 +104,20 @@ class Engines:
     def _start(self, form: Form) -> sa.Engine:
         if form == 'light':
             return self._without_events(self.get_engine('transaction'))
-        shared = self._shared(form)
+        replica = self.conf.database.slave_connection
+        if form in _ON_PRIMARY and not replica:
+            return self.get_engine(_ON_PRIMARY[form])
+        shared = None if form in _ON_PRIMARY else self._shared(form)
         if shared is not None:
             return self.get_engine(shared).execution_options(**{FORM: form})
         facade = enginefacade.transaction_context()
-        facade.configure(**_facade_arguments(self.conf, form))
         with _url_errors():
+            facade.configure(**_facade_arguments(self.conf, form))
             started: sa.Engine = facade.writer.get_engine()
         self._facades[form] = facade
-        return (
-            self._without_events(started) if form == 'autocommit' else started
-        )
+        if form in ('autocommit', 'stale_read'):
+            return self._without_events(started)
+        return started
 
     def _without_events(self, engine: sa.Engine) -> sa.Engine:
         """Return an engine on the same pool, which fires no events.
@@ -181,9 +193,19 @@ def _facade_arguments(conf: cfg.ConfigOpts, form: Form) -> dict[str, Any]:
         for name in EnginePlugin.OPTIONS
         if conf.database[name] is not None
     }
+    connection = conf.database.connection
+    if form in _ON_PRIMARY:
+        connection = conf.database.slave_connection
+        form = _ON_PRIMARY[form]
+    backend = sa.make_url(connection).get_backend_name()
+    if form == 'read' and backend != 'sqlite':
+        form = 'autocommit'
     ours |= {'plugin': 'myservice', FORM: form}
     parameters = [arguments['connection_parameters'], urlencode(ours)]
     return arguments | {
+        'connection': connection,
+        # The facade would connect to it as it starts.
+        'slave_connection': None,
         'connection_parameters': '&'.join(filter(None, parameters)),
         'sqlite_fk': True,
         # It sleeps at each return of a connection, for eventlet's sake.

@@ -23,8 +23,17 @@ from myservice.db import errors
 from myservice.db import turn
 
 # What an engine is for: transactions of a Session; those of statements only;
-# writes that are one statement; reads; read-only transactions.
-Form = Literal['transaction', 'light', 'autocommit', 'read', 'snapshot']
+# writes that are one statement; reads; read-only transactions; and the last
+# two on the replica.
+Form = Literal[
+    'transaction',
+    'light',
+    'autocommit',
+    'read',
+    'snapshot',
+    'stale_read',
+    'stale_snapshot',
+]
 
 # Marks in the ``info`` of a connection.
 _STATE = 'myservice.state'

@@ -102,7 +102,8 @@ def retry_on_failure(
         def find_trace() -> Any:
             if settle is None:
                 raise exception.NotFound()
-            session = get_session(context, read_only=True)
+            # From the primary, whatever would do for the caller.
+            session = get_session(read_only=True)
             with session.begin():
                 return settle(*args, session=session, **kwargs)
 

@@ -217,7 +217,9 @@ def get_session(
         return joined.join()
     engines = engine.get_engines()
     if read_only:
-        return LightSession(engines.get_engine('read'), writes=0)
+        stale = context is not None and context.takes_stale
+        form: Form = 'stale_read' if stale else 'read'
+        return LightSession(engines.get_engine(form), writes=0)
     if autocommit:
         return LightSession(engines.get_engine('autocommit'), writes=1)
     if light:
@@ -257,7 +259,9 @@ def transaction(
         with outer.in_use() as session:
             yield session
         return
-    form: Form = 'snapshot' if read_only else 'transaction'
+    form: Form = 'transaction'
+    if read_only:
+        form = 'stale_snapshot' if context.takes_stale else 'snapshot'
     bind = engine.get_engines().get_engine(form)
     if outer is not None and bind.dialect.name == 'sqlite':
         if not (read_only or outer.session.read_only):

@@ -33,6 +33,8 @@ TESTED = {
     'test_connection_names_the_database',
     'database.connection_parameters': 'test_engine.TestConnection.'
     'test_connection_parameters_are_kept_beside_ours',
+    'database.slave_connection': 'test_stale.TestStale.'
+    'test_reads_that_may_be_stale_go_to_slave_connection',
     'database.max_pool_size': 'test_engine.TestPool.'
     'test_max_pool_size_is_how_many_stay_open',
     'database.max_overflow': 'test_engine.TestPool.'

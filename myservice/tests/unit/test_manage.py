@@ -376,7 +376,7 @@ class TestConfiguration(ManageTestCase):
 
     def test_the_sample_names_no_option_without_effect(self) -> None:
         sample = self.done('config', 'sample')
-        for name in ('slave_connection', 'synchronous_reader', 'asyncio_'):
+        for name in ('synchronous_reader', 'asyncio_'):
             self.assertNotIn(name, sample)
 
     def test_the_sample_is_a_configuration_that_works(self) -> None:
