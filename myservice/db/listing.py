@@ -315,9 +315,13 @@ def _statement(listing: Listing, shape: _Shape) -> Any:
         SortKey(listing.table.c[name], direction, f'marker_{number}')
         for number, (name, direction) in enumerate(shape.keys)
     ]
+    # A few rows are sorted sooner than looked for twice.
+    whole = shape.marker is None and listing.is_selective(shape)
     parts = [
         _range(listing, shape, keys, conditions)
-        for conditions in ranges(shape.dialect, shape.marker, keys)
+        for conditions in (
+            [[]] if whole else ranges(shape.dialect, shape.marker, keys)
+        )
     ]
     if len(parts) == 1:
         return parts[0]
@@ -359,7 +363,8 @@ def _range(
         if key.column.key not in same
         for element in key.order(
             table.c,
-            nulls=number > 0 and not key.is_plain(shape.dialect),
+            nulls=(number > 0 or not conditions)
+            and not key.is_plain(shape.dialect),
             by_index=shape.dialect != 'sqlite' or not few,
         )
     ]

@@ -543,6 +543,24 @@ class TestFastPostgreSQL(Fast):
     most_examined = 7 * LIMIT
 
 
+class TestSelectedSQLite(Selected):
+    server_class = None
+
+    def test_no_order_is_read_by_its_own_index(self) -> None:
+        for name, value in SELECTIVE.items():
+            for order in (None, *ORDERS):
+                sql, parameters = self.lists.statement(
+                    lambda order=order, wanted={name: value}: self.lists.page(
+                        LIMIT, None, order, **wanted
+                    )
+                )
+                with self.lists.connection() as connection:
+                    plan = connection.exec_driver_sql(
+                        f'EXPLAIN QUERY PLAN {sql}', parameters
+                    ).all()
+                self.assertIn(f'{name}=?', str(plan), (order, plan))
+
+
 class TestSelectedMariaDB(Selected):
     server_class = servers.MariaDB
 
