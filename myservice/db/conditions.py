@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db import validation
@@ -210,14 +211,15 @@ def take_apart(wanted: Mapping[str, Any] | None) -> Conditions:
     )
 
 
-def condition(column: Any, shape: Any) -> Any:
+def condition(name: str, column: Any, shape: Any) -> Any:
     """Return a condition on a column as SQL, with parameters for its values.
 
+    :param name: what the parameters begin with
     :param column: the column, or a labelled expression
     :param shape: as ``shape`` returns it
     """
     if isinstance(shape, Not):
-        equal = condition(column, shape.value)
+        equal = condition(name, column, shape.value)
         # A comparison with NULL is neither true nor false.
         return (
             sa.not_(equal)
@@ -227,22 +229,22 @@ def condition(column: Any, shape: Any) -> Any:
     if isinstance(shape, Range):
         found = [column.is_not(None)]
         if shape.minimum is not None:
-            found.append(column >= sa.bindparam(f'{column.key}_least'))
+            found.append(column >= sa.bindparam(f'{name}_least'))
         if shape.maximum is not None:
-            found.append(column <= sa.bindparam(f'{column.key}_most'))
+            found.append(column <= sa.bindparam(f'{name}_most'))
         return sa.and_(*found)
     if isinstance(shape, StartsWith | Contains):
-        text: Any = sa.bindparam(f'{column.key}_text', type_=sa.String())
+        text: Any = sa.bindparam(f'{name}_text', type_=sa.String())
         position = position_of(column, text)
         if isinstance(shape, Contains):
             return position > 0
         return sa.and_(column >= text, position == 1)
     if isinstance(shape, tuple):
-        found = is_member(column, f'{column.key}_any', shape[0])
+        found = is_member(column, f'{name}_any', shape[0])
         return sa.or_(column.is_(None), found) if None in shape else found
     if shape is None:
         return column.is_(None)
-    return column == sa.bindparam(f'{column.key}_one')
+    return column == sa.bindparam(f'{name}_one')
 
 
 def _values(wanted: Any) -> list[Any]:
@@ -253,3 +255,15 @@ def _values(wanted: Any) -> list[Any]:
     if isinstance(wanted, StartsWith | Contains):
         return [wanted.text]
     return list(wanted) if isinstance(wanted, _SEVERAL) else [wanted]
+
+
+def without_index(column: Any) -> Any:
+    """Return a column for which SQLite uses no index.
+
+    https://sqlite.org/optoverview.html, "Disqualifying WHERE clause terms".
+
+    :param column: the column
+    """
+    return sa.UnaryExpression(
+        column, operator=operators.custom_op('+'), type_=column.type
+    )

@@ -150,17 +150,25 @@ class Listing:
             parameters |= conditions.values(wanted, name)
         return Conditions(tuple(shape), parameters)
 
-    def conditions(self, filters: Iterable[tuple[str, Any]]) -> list[Any]:
+    def conditions(
+        self, filters: Iterable[tuple[str, Any]], few: bool = False
+    ) -> list[Any]:
         """Return what filters ask for as SQL.
 
         :param filters: the shape that check_filters returns
+        :param few: whether SQLite is to find the rows by those filters that
+            are selective
         """
-        return [
-            self.special[name].condition(shape)
-            if name in self.special
-            else conditions.condition(self.filters[name], shape)
-            for name, shape in filters
-        ]
+        found = []
+        for name, shape in filters:
+            if name in self.special:
+                found.append(self.special[name].condition(shape))
+                continue
+            column = self.filters[name]
+            if few and name not in self.selective:
+                column = conditions.without_index(column)
+            found.append(conditions.condition(name, column, shape))
+        return found
 
     def index(self, shape: '_Shape') -> str | None:
         """Return the index that has the rows of a page in their order.
@@ -356,7 +364,7 @@ def _range(
     }
     # SQLite takes the index of the order rather than that of the filter: it
     # knows nothing of the values, nor, with ANALYZE, of a NULL in most rows.
-    few = listing.is_selective(shape)
+    few = shape.dialect == 'sqlite' and listing.is_selective(shape)
     order = [
         element
         for number, key in enumerate(keys)
@@ -365,14 +373,14 @@ def _range(
             table.c,
             nulls=(number > 0 or not conditions)
             and not key.is_plain(shape.dialect),
-            by_index=shape.dialect != 'sqlite' or not few,
+            by_index=not few,
         )
     ]
     statement = (
         sa.select(*listing.row_class.columns)
         .where(
             *query.visible(table, shape.read_deleted),
-            *listing.conditions(shape.filters),
+            *listing.conditions(shape.filters, few),
             *conditions,
         )
         .order_by(*order)

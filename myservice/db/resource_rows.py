@@ -472,7 +472,7 @@ def _updating(all_projects: bool, expected: Any, claimed: bool) -> Any:
             TABLE.c.operation != own_uuid,
             *Scope('no', all_projects).conditions(),
             *(
-                conditions.condition(TABLE.c[name], shape)
+                conditions.condition(name, TABLE.c[name], shape)
                 for name, shape in expected
             ),
             *(HELD if claimed else ()),

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.sql import operators
+
+from myservice.db.conditions import without_index
 
 #: direction, as callers write it, to whether NULL comes first
 NULLS_FIRST = {
@@ -51,10 +52,7 @@ class SortKey:
         """
         column = columns[self.column.key]
         if not by_index:
-            # https://sqlite.org/optoverview.html, "Disqualifying Terms".
-            column = sa.UnaryExpression(
-                column, operator=operators.custom_op('+'), type_=column.type
-            )
+            column = without_index(column)
         elements = [column.desc() if self.descending else column.asc()]
         if nulls and self.column.nullable:
             is_null = column.is_(None)
