@@ -176,6 +176,17 @@ class Transaction:
         finally:
             self._depth -= 1
 
+    def end(self) -> None:
+        """Refuse to commit what is not whole.
+
+        :raises TransactionInUse: while another thread is in the middle of it
+        :raises TransactionDoomed: when a statement in it has failed
+        """
+        with self._lock:
+            if self._depth:
+                raise _in_use(self._owner, _thread_of_control())
+        self.check(0)
+
     def check(self, from_failure: int) -> None:
         """Refuse to go on after a statement that failed.
 
@@ -275,7 +286,7 @@ def transaction(
             slot.transaction = own.shared_by = opened
             try:
                 yield own
-                opened.check(0)
+                opened.end()
             finally:
                 slot.transaction, own.shared_by = outer, None
     finally:

@@ -510,6 +510,29 @@ class TestOwnership(SessionTestCase):
             other.join()
             db.api.service_get_all(self.context)
 
+    def test_its_end_while_another_thread_is_inside_commits_nothing(
+        self,
+    ) -> None:
+        inside, leave = threading.Event(), threading.Event()
+
+        def stay() -> None:
+            with db.api.transaction(self.context) as session:
+                session.execute(INSERT, {'id': '1'})
+                inside.set()
+                leave.wait(10)
+
+        other = threading.Thread(target=stay)
+
+        def end() -> None:
+            with db.api.transaction(self.context, handover=True):
+                other.start()
+                inside.wait(10)
+
+        self.assertRaises(exception.TransactionInUse, end)
+        leave.set()
+        other.join()
+        self.assertEqual(0, self.count())
+
     def test_a_transaction_left_open_does_not_poison_the_pool(self) -> None:
         def never_finished() -> Any:
             ctx = context.get_admin_context()

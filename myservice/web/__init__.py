@@ -1,0 +1,1 @@
+"""Adapters for web frameworks; the rest of myservice imports none of them."""

@@ -1,0 +1,131 @@
+"""WSGI middleware: a context for each request, a transaction on demand.
+
+::
+
+    application = ContextMiddleware(application, transaction=True)
+
+The transaction is over before the first byte of the response is sent: it
+covers the call of the application, and where that has not said its status
+then, as a generator has not, its body up to the status. A body that is
+streamed runs without a transaction. Only an application behind
+keystonemiddleware may believe the headers that the context is made of.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
+
+from myservice import db
+from myservice.web import common
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse
+    from wsgiref.types import WSGIApplication
+    from wsgiref.types import WSGIEnvironment
+
+CONTEXT = 'myservice.context'
+
+
+class ContextMiddleware:
+    """Puts a RequestContext into the environment of each request.
+
+    :param application: the WSGI application
+    :param transaction: whether a request is one transaction; it is rolled
+        back on an exception or an error response, from 400 on
+    :param admin_roles: who has one of these roles is an administrator
+    """
+
+    def __init__(
+        self,
+        application: 'WSGIApplication',
+        *,
+        transaction: bool = False,
+        admin_roles: Collection[str] = ('admin',),
+    ) -> None:
+        self._application = application
+        self._transaction = transaction
+        self._admin_roles = admin_roles
+
+    def __call__(
+        self, environ: 'WSGIEnvironment', start_response: 'StartResponse'
+    ) -> Iterable[bytes]:
+        """Answer a request.
+
+        :param environ: its environment
+        :param start_response: called when the transaction has ended
+        :returns: the body
+        """
+        context = common.make_context(environ, self._admin_roles)
+        environ[CONTEXT] = context
+        if not self._transaction:
+            return self._application(environ, start_response)
+        response = _Response(start_response)
+        try:
+            with (
+                contextlib.suppress(common.RolledBack),
+                db.api.transaction(context, handover=True),
+            ):
+                response.take(self._application(environ, response.start))
+                if response.status >= common.FIRST_ERROR:
+                    raise common.RolledBack
+            return response.release()
+        except BaseException:
+            response.close()
+            raise
+
+
+class _Response:
+    """A response that is held back until it is released."""
+
+    def __init__(self, start_response: 'StartResponse') -> None:
+        self._start_response = start_response
+        self._started_with: tuple[Any, ...] = ()
+        self._send: Callable[[bytes], object] | None = None
+        self._chunks: list[bytes] = []
+        self._body: Iterable[bytes] = ()
+
+    def start(self, *arguments: Any) -> Callable[[bytes], object]:
+        """Be the ``start_response`` of the application."""
+        if self._send is not None:
+            # It has failed in the middle of its body: the server knows best.
+            return self._start_response(*arguments)
+        self._started_with = arguments
+        return self._write
+
+    def take(self, body: Iterable[bytes]) -> None:
+        """Take the body, and of it what comes before the status is known."""
+        self._body = body
+        self._rest = iter(body)
+        while not self._started_with:
+            try:
+                self._chunks.append(next(self._rest))
+            except StopIteration:
+                raise RuntimeError('start_response was not called') from None
+
+    @property
+    def status(self) -> int:
+        """The status of the response."""
+        return int(self._started_with[0][:3])
+
+    def release(self) -> Iterable[bytes]:
+        """Start the response, and return its body."""
+        self._send = self._start_response(*self._started_with)
+        # Servers do more for bodies that they know, such as files.
+        return self if self._chunks else self._body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return itertools.chain(self._chunks, self._rest)
+
+    def close(self) -> None:
+        """Close the body of the application."""
+        if hasattr(self._body, 'close'):
+            self._body.close()
+
+    def _write(self, data: bytes) -> None:
+        send = self._send or self._chunks.append
+        send(data)
