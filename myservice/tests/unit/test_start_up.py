@@ -10,7 +10,6 @@ from myservice.tests import base
 # print a sample of a configuration file.
 OF_COMMANDS = {
     'alembic',
-    'docutils',
     'mako',
     'myservice.db.migration',
     'oslo_config.generator',
