@@ -10,6 +10,7 @@ from myservice.context import RequestContext
 from myservice.db import clock
 from myservice.db import conditions
 from myservice.db import models
+from myservice.db import query
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
 from myservice.db.conditions import Conditions
@@ -25,6 +26,8 @@ _RESOURCE_ID = sa.bindparam('claimed_id', type_=_TABLE.c.id.type)
 _SERVICE_ID = sa.bindparam('claiming_service', type_=_SERVICES.c.id.type)
 _OPERATION = sa.bindparam('claimed_by', type_=_TABLE.c.operation.type)
 
+_NEXT: Any = _TABLE.c.generation + 1
+
 # Frees what the caller's conditions say.
 FREE: Any = (
     sa.update(_TABLE)
@@ -32,7 +35,7 @@ FREE: Any = (
     .values(
         service_id=None,
         claim_generation=None,
-        generation=_TABLE.c.generation + 1,
+        generation=_NEXT,
         operation=sa.bindparam('freed_by', type_=_TABLE.c.operation.type),
         updated_at=clock.utcnow(),
     )
@@ -43,18 +46,27 @@ RELEASE: Any = FREE.where(
     _TABLE.c.id == sa.bindparam('resource_id'), *resource_rows.HELD
 )
 # MariaDB would scan a small table, and wait for what others are claiming.
-_FREE_ALL_OF: Any = functools.reduce(
-    lambda update, dialect: update.with_hint(
-        'FORCE INDEX (ix_resources_free)', dialect_name=dialect
-    ),
-    ('mysql', 'mariadb'),
+_FREE_ALL_OF: Any = query.force_index(
     FREE.where(_TABLE.c.service_id == sa.bindparam('freed_service')),
+    _TABLE,
+    'ix_resources_free',
 )
 _COUNT_OF: Any = sa.select(sa.func.count()).where(
     _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
 )
 
-_NEXT: Any = _TABLE.c.generation + 1
+_LIVING: Any = sa.select(_SERVICES.c.id).where(
+    _SERVICES.c.id == _SERVICE_ID, _SERVICES.c.deleted == ''
+)
+
+
+def _shared(service: Any) -> Any:
+    # Nobody can destroy it meanwhile; PostgreSQL lets it beat.
+    return service.with_for_update(read=True, key_share=True)
+
+
+_LOCK_SHARED = _shared(_LIVING)
+_LOCK_ALONE = _LIVING.with_for_update()
 
 
 def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
@@ -100,13 +112,7 @@ def _claiming(dialect: str) -> Any:
     # It has no UPDATE … RETURNING.
     new = sa.func.last_insert_id(_NEXT) if mysql else _NEXT
     # A join locks the service, where a subquery would read it without.
-    living = reservation_rows.evaluated_once(
-        dialect,
-        sa.select(_SERVICES.c.id)
-        .where(_SERVICES.c.id == _SERVICE_ID, _SERVICES.c.deleted == '')
-        .with_for_update(read=True, key_share=True),
-        'living',
-    )
+    living = reservation_rows.evaluated_once(dialect, _LOCK_SHARED, 'living')
     statement = (
         sa.update(_TABLE)
         .where(
@@ -158,11 +164,7 @@ def lives(service_id: str, *, session: AnySession) -> bool:
     :param service_id: its id
     :param session: an open session
     """
-    row = session.execute(
-        sa.select(_SERVICES.c.id).where(
-            _SERVICES.c.id == service_id, _SERVICES.c.deleted == ''
-        )
-    ).first()
+    row = session.execute(_LIVING, {'claiming_service': service_id}).first()
     return row is not None
 
 
@@ -176,21 +178,13 @@ def lock_service(service_id: str, *, session: AnySession) -> None:
     :param session: an open transaction
     :raises ServiceNotFound: when no living service has this id
     """
-    shared = session.operation.attempt == 1
+    first = session.operation.attempt == 1
     row = session.execute(
-        _locking_service(shared), {'claiming_service': service_id}
+        _LOCK_SHARED if first else _LOCK_ALONE,
+        {'claiming_service': service_id},
     ).first()
     if row is None:
         raise exception.ServiceNotFound(service_id=service_id)
-
-
-@functools.cache
-def _locking_service(shared: bool) -> Any:
-    return (
-        sa.select(_SERVICES.c.id)
-        .where(_SERVICES.c.id == _SERVICE_ID, _SERVICES.c.deleted == '')
-        .with_for_update(read=shared, key_share=shared)
-    )
 
 
 def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
@@ -199,8 +193,6 @@ def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
     :param service_id: the service, which the caller has locked
     :param session: an open transaction
     """
-    if session.operation.attempt == 1:
-        return []
     rows = session.execute(
         sa.select(_TABLE.c.id, _TABLE.c.claim_generation)
         .where(
@@ -268,12 +260,11 @@ def _claim_locked(
 
 
 @functools.lru_cache(maxsize=1000)
-def _free(dialect: str, shape: Any, *further: Any) -> Any:
+def _free(dialect: str, shape: Any) -> Any:
     """Return the SELECT that locks what is free.
 
     :param dialect: the name of that of the server
     :param shape: of the filters
-    :param further: conditions
     """
     # What is NULL in all of them changes no order, and tells PostgreSQL's
     # planner by which index they are in it; MariaDB is told by name.
@@ -286,29 +277,22 @@ def _free(dialect: str, shape: Any, *further: Any) -> Any:
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
             *LISTING.conditions(shape),
-            *further,
         )
         .order_by(*order)
         .limit(sa.bindparam('how_many', type_=sa.Integer()))
         .with_for_update(skip_locked=True)
     )
-    if dialect in ('mysql', 'mariadb'):
-        by_status = ('status', conditions.ONE) in shape
-        index = f'ix_resources_free{"_by_status" if by_status else ""}'
-        statement = statement.with_hint(_TABLE, f'FORCE INDEX ({index})')
-    return statement
+    by_status = ('status', conditions.ONE) in shape
+    index = f'ix_resources_free{"_by_status" if by_status else ""}'
+    return query.force_index(statement, _TABLE, index)
 
 
 # The service that is to work, if it may; locked against being destroyed.
-_WORKING = (
-    sa.select(_SERVICES.c.id)
-    .where(
-        _SERVICES.c.id == _SERVICE_ID,
-        _SERVICES.c.deleted == '',
+_WORKING = _shared(
+    _LIVING.where(
         _SERVICES.c.disabled == sa.false(),
         _SERVICES.c.forced_down == sa.false(),
     )
-    .with_for_update(read=True, key_share=True)
 )
 
 
@@ -333,7 +317,7 @@ def _claiming_free(dialect: str, shape: Any) -> Any:
     # A scalar subquery is evaluated before the rows that it is a condition
     # of, so the service is locked first.
     works = sa.select(working.c.id).scalar_subquery().is_not(None)
-    free = _free(dialect, shape, works).cte('free')
+    free = _free(dialect, shape).where(works).cte('free')
     return (
         sa.update(_TABLE)
         .where(_TABLE.c.id == free.c.id)

@@ -386,10 +386,10 @@ def _range(
         .order_by(*order)
     )
     index = listing.index(shape)
-    if index is not None and mysql:
+    if index is not None:
         # MariaDB prefers the rows with deleted = '', all of them, to the
         # range of the same index that the page is.
-        statement = statement.with_hint(table, f'FORCE INDEX ({index})')
+        statement = query.force_index(statement, table, index)
     return _limited(shape, statement)
 
 

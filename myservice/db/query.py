@@ -15,6 +15,22 @@ from myservice.db.rows import Row
 from myservice.db.session import AnySession
 
 
+def force_index(statement: Any, table: Any, index: str) -> Any:
+    """Return a statement for which MariaDB uses an index, and no other.
+
+    :param statement: a SELECT or UPDATE
+    :param table: the Table that has the index
+    :param index: its name
+    """
+    for dialect in ('mysql', 'mariadb'):
+        statement = statement.with_hint(
+            text=f'FORCE INDEX ({index})',
+            selectable=table,
+            dialect_name=dialect,
+        )
+    return statement
+
+
 def upsert(
     dialect: str,
     table: Any,

@@ -183,11 +183,7 @@ class Limits(Generic[R]):
         # small table an UPDATE would lock the row first and its entry in the
         # index last, which is a deadlock.
         name = f'uq_{self._table.name}_{self._owner}_resource_deleted'
-        for dialect in ('mysql', 'mariadb'):
-            update = update.with_hint(
-                f'FORCE INDEX ({name})', dialect_name=dialect
-            )
-        return update
+        return query.force_index(update, self._table, name)
 
     def create(
         self, owner: str, resource: str, limit: int, *, session: AnySession

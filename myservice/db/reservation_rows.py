@@ -17,6 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from myservice.db import clock
 from myservice.db import conditions
 from myservice.db import engine
+from myservice.db import query
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.operation import new_id
@@ -295,8 +296,4 @@ def by_primary_key(select: Any) -> Any:
 
     :param select: the SELECT, which names the ids
     """
-    for dialect in ('mysql', 'mariadb'):
-        select = select.with_hint(
-            _RESERVATION, 'FORCE INDEX (PRIMARY)', dialect
-        )
-    return select
+    return query.force_index(select, _RESERVATION, 'PRIMARY')
