@@ -4,8 +4,9 @@ A claim carries a fencing token, the resource's generation. Writes that name
 the claim are refused once it was taken over, however late they come: see
 M. Kleppmann, "How to do distributed locking", 2016.
 
-Services are locked before resources, here as in service.py. A claim locks its
-service against being destroyed in that moment. On PostgreSQL a heartbeat does
+Services are locked before resources, here as in service.py, with the exception
+that doc/source/contributor/claims.rst argues for. A claim locks its service
+against being destroyed in that moment. On PostgreSQL a heartbeat does
 not wait for that; on MariaDB, which has no such lock, it waits for the end of
 the transaction: keep those that claim short.
 """
