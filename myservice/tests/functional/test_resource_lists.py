@@ -428,6 +428,14 @@ class Complete(ListsTestCase):
         ):
             self.check_beside_changes(order)
 
+    def walk_beside(
+        self, order: Order, changed: threading.Semaphore
+    ) -> Iterator[str]:
+        for page in self.lists.walk(100, order):
+            yield from (row.id for row in page)
+            # However fast the walk is, something changes between its pages.
+            changed.acquire(timeout=30)
+
     def check_beside_changes(self, order: Order) -> None:
         """Walk while others insert and destroy."""
         before = {
@@ -436,6 +444,7 @@ class Complete(ListsTestCase):
             for row in page
         }
         is_over = threading.Event()
+        changed = threading.Semaphore(0)
         destroyed: set[str] = set()
         created: set[str] = set()
 
@@ -450,17 +459,14 @@ class Complete(ListsTestCase):
                     db.api.resource_destroy(ctx, victim, force=False)
                 name = f'name-{chance.randrange(1000):012}'
                 created.add(db.api.resource_create(ctx, {'name': name}).id)
+                changed.release()
 
         def work(number: int) -> list[str]:
             if number < 2:
                 change(number)
                 return []
             try:
-                return [
-                    row.id
-                    for page in self.lists.walk(100, order)
-                    for row in page
-                ]
+                return list(self.walk_beside(order, changed))
             finally:
                 is_over.set()
 
@@ -478,7 +484,7 @@ class Complete(ListsTestCase):
         self.assertEqual(set(), lived - set(seen), order)
         self.assertEqual(set(), set(seen) - before.keys() - created, order)
         changes = len(destroyed - held), len(created)
-        self.assertTrue(min(changes) > 10, changes)
+        self.assertTrue(min(changes) > 0, changes)
         print(
             f'{type(self).__name__} {" ".join(order)}: {changes[0]} were '
             f'destroyed and {changes[1]} created during the walk'

@@ -57,7 +57,7 @@ class TestCollisions(base.DatabaseTestCase):
     def test_attempts_go_in_single_file_for_a_while(self) -> None:
         collisions = turn.Collisions()
         self.assertTrue(self.most_at_once(collisions) > 1)
-        collisions.note(0.1)
+        collisions.note(10)
         self.assertEqual(1, self.most_at_once(collisions))
         collisions = turn.Collisions()
         collisions.note(0)
