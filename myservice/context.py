@@ -64,7 +64,9 @@ class RequestContext(context.RequestContext):
             **kwargs,
         )
         self.read_deleted = _check_read_deleted(read_deleted)
-        self.transaction_slot = TransactionSlot()
+        self.engines: Any = None
+        self._slots: dict[Any, TransactionSlot] = {}
+        self.transaction_slot = self._slots.setdefault(None, TransactionSlot())
         self.takes_stale = False
 
     def update_store(self) -> None:
@@ -105,6 +107,23 @@ class RequestContext(context.RequestContext):
         """
         other = copy.copy(self)
         other.takes_stale = True
+        return other
+
+    def using(self, engines: Any) -> Self:
+        """Return a copy whose calls go to the database of other engines.
+
+        A transaction is one of one database: that of this context and that of
+        the copy know nothing of each other. Copies for the same engines join
+        the same one.
+
+        :param engines: a ``db.api.Engines``; None is the configured ones
+        :returns: the copy; this context stays as it is
+        """
+        other = copy.copy(self)
+        other.engines = engines
+        other.transaction_slot = self._slots.setdefault(
+            engines, TransactionSlot()
+        )
         return other
 
     def elevated(self, read_deleted: ReadDeleted | None = None) -> Self:

@@ -20,8 +20,10 @@ from myservice.db.conditions import Contains
 from myservice.db.conditions import Not
 from myservice.db.conditions import Range
 from myservice.db.conditions import StartsWith
+from myservice.db.engine import Engines
 from myservice.db.engine import configure
 from myservice.db.engine import dispose
+from myservice.db.engine import get_engine
 from myservice.db.maintenance import purge_operations
 from myservice.db.quota import quota_create
 from myservice.db.quota import quota_destroy
@@ -77,6 +79,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     # the engine
     'configure',
     'dispose',
+    'get_engine',
+    'Engines',
     'statistics',
     # transactions
     'get_session',

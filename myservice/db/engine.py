@@ -21,7 +21,9 @@ from sqlalchemy import exc
 
 from myservice import conf as options
 from myservice import exception
+from myservice.context import RequestContext
 from myservice.db import errors
+from myservice.db import operation
 from myservice.db.engine_plugin import FORM
 from myservice.db.engine_plugin import EnginePlugin
 from myservice.db.engine_plugin import Form
@@ -46,6 +48,10 @@ class Engines:
         self._facades: dict[Form, Any] = {}
         self._engines: dict[Form, sa.Engine] = {}
         self._lock = threading.RLock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Engines':
+        # Copies of a context use the same pools.
+        return self
 
     @property
     def url(self) -> sa.URL:
@@ -154,9 +160,18 @@ _engines: Engines | None = None
 _engines_lock = threading.Lock()
 
 
-def get_engines() -> Engines:
-    """Return the engines in use: those of configure(), else of cfg.CONF."""
+def get_engines(context: RequestContext | None = None) -> Engines:
+    """Return the engines that a call uses.
+
+    :param context: the caller; without one it is that of the call under way
+    :returns: those that the caller names, else those of configure(), else
+        those of the global cfg.CONF
+    """
     global _engines
+    caller = operation.current() if context is None else context
+    if caller.engines is not None:
+        named: Engines = caller.engines
+        return named
     if _engines is None:
         with _engines_lock:
             _engines = _engines or Engines(options.CONF)
@@ -164,8 +179,25 @@ def get_engines() -> Engines:
 
 
 def get_conf() -> cfg.ConfigOpts:
-    """Return the configuration in use."""
+    """Return the configuration that the call under way uses."""
     return get_engines().conf
+
+
+def get_engine(
+    context: RequestContext | None = None, read_only: bool = False
+) -> sa.Engine:
+    """Return SQLAlchemy's engine, for what the API has no function for.
+
+    Nothing is connected before its first use. A connection of it can be the
+    ``bind`` of a session or a transaction.
+
+    :param context: the caller, whose engines are meant; none, the configured
+    :param read_only: whether it is for read-only transactions
+    :returns: the engine of transactions
+    :raises InvalidInput: when [database] connection cannot be used
+    """
+    form: Form = 'snapshot' if read_only else 'transaction'
+    return get_engines(context).get_engine(form)
 
 
 def configure(conf: cfg.ConfigOpts) -> None:

@@ -20,12 +20,14 @@ class Operation:
     """One call of a public function, or one transaction.
 
     :param function: what was called, for messages
+    :param engines: those that the caller's context names, if it does
     """
 
-    __slots__ = ('_ids', 'attempt', 'function')
+    __slots__ = ('_ids', 'attempt', 'engines', 'function')
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, engines: Any = None) -> None:
         self.function = function
+        self.engines = engines
         # The number of the attempt that is under way, from 1 on.
         self.attempt = 1
         self._ids: dict[str, str] = {}

@@ -92,12 +92,14 @@ def retry_on_failure(
         def attempt() -> Any:
             return function(*args, **kwargs)
 
+        def new_operation() -> operation.Operation:
+            engines = None if context is None else context.engines
+            return operation.Operation(function.__name__, engines)
+
         if open_transaction(context) is not None:
             # An operation of its own: two creates in one transaction must
             # not make the same id.
-            return operation.run(
-                operation.Operation(function.__name__), attempt
-            )
+            return operation.run(new_operation(), attempt)
 
         def find_trace() -> Any:
             if settle is None:
@@ -107,7 +109,7 @@ def retry_on_failure(
             with session.begin():
                 return settle(*args, session=session, **kwargs)
 
-        return _Attempts(function.__name__, attempt, find_trace).run()
+        return _Attempts(new_operation(), attempt, find_trace).run()
 
     return call
 
@@ -192,7 +194,9 @@ def run_in_transaction(
         return results[done]
 
     name = getattr(function, '__name__', 'run_in_transaction')
-    attempts = _Attempts(name, attempt, find_trace)
+    attempts = _Attempts(
+        operation.Operation(name, context.engines), attempt, find_trace
+    )
     return cast(R, attempts.run())
 
 
@@ -219,7 +223,7 @@ _collisions: collections.defaultdict[str, turn.Collisions] = (
 class _Attempts:
     """One call and its attempts.
 
-    :param name: of the function, for messages
+    :param call: the operation of all of them
     :param attempt: makes one attempt and returns the result
     :param find_trace: returns the result of an earlier attempt, if that has
         left its trace in the database, else raises NotFound
@@ -227,13 +231,13 @@ class _Attempts:
 
     def __init__(
         self,
-        name: str,
+        call: operation.Operation,
         attempt: Callable[[], Any],
         find_trace: Callable[[], Any],
     ) -> None:
         self._attempt = attempt
         self._find_trace = find_trace
-        self._operation = operation.Operation(name)
+        self._operation = call
         self._doubt: exception.CommitUnknown | None = None
         self._final = False
         self._started = self._attempted = time.monotonic()

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from typing import Protocol
 
@@ -206,6 +207,8 @@ def get_session(
     read_only: bool = False,
     autocommit: bool = False,
     light: bool = False,
+    bind: sa.Engine | sa.Connection | None = None,
+    binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
 ) -> Any:
     """Return a session in one of four forms.
 
@@ -218,15 +221,30 @@ def get_session(
     :param read_only: for reads; a write raises before it is sent
     :param autocommit: for a write that is one statement; a second one raises
     :param light: for a transaction that is only statements
+    :param bind: what a Session works on instead: any engine or connection;
+        if the connection has begun a transaction, whoever began it commits
+    :param binds: model to what a Session works on for that model; the commits
+        are one after the other, and the last can fail alone
     :returns: a Session, LightSession or LightTransaction, not yet begun
+    :raises InvalidInput: for a bind where something else is asked for too
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed
     """
     joined = open_transaction(context)
     if joined is not None:
+        _refuse_bind(bind or binds, 'the transaction of the context is open')
         return joined.join()
-    engines = engine.get_engines()
+    engines = engine.get_engines(context)
+    if bind is not None or binds is not None:
+        _refuse_bind(autocommit or light, 'it is for the default form')
+        session = Session(
+            bind or engines.get_engine('transaction'),
+            binds=binds,
+            expire_on_commit=False,
+        )
+        session.read_only = read_only
+        return session
     if read_only:
         stale = context is not None and context.takes_stale
         form: Form = 'stale_read' if stale else 'read'
@@ -244,6 +262,7 @@ def transaction(
     read_only: bool = False,
     independent: bool = False,
     handover: bool = False,
+    bind: sa.Connection | None = None,
 ) -> Iterator[Session]:
     """Make one transaction of all the calls with a context in this block.
 
@@ -257,28 +276,29 @@ def transaction(
         second connection
     :param handover: let any thread use it, though never two at once;
         otherwise it belongs to the thread or task that opened it
+    :param bind: own a transaction on this connection of
+        ``get_engine(context, read_only)``; if it has begun one, whoever began
+        it commits
     :returns: a context manager that gives the Session
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed, and the
         block goes on or ends without an exception
+    :raises InvalidInput: for a bind inside of an open transaction, or one
+        that is no connection of that engine
     :raises WouldWaitForItself: independent of an open one, on SQLite
     :raises CommitUnknown: when the connection was lost during COMMIT
     """
     outer = open_transaction(context)
     if outer is not None and not independent:
+        _refuse_bind(bind, 'the transaction of the context is open')
         with outer.in_use() as session:
             yield session
         return
-    form: Form = 'transaction'
-    if read_only:
-        form = 'stale_snapshot' if context.takes_stale else 'snapshot'
-    bind = engine.get_engines().get_engine(form)
-    if outer is not None and bind.dialect.name == 'sqlite':
+    own = _own_session(context, read_only, bind)
+    if outer is not None and own.get_bind().dialect.name == 'sqlite':
         if not (read_only or outer.session.read_only):
             raise exception.WouldWaitForItself()
-    own = Session(bind, expire_on_commit=False)
-    own.read_only = read_only
     opened = Transaction(own, handover)
     slot = context.transaction_slot
     try:
@@ -291,6 +311,29 @@ def transaction(
                 slot.transaction, own.shared_by = outer, None
     finally:
         own.close()
+
+
+def _own_session(
+    context: RequestContext, read_only: bool, bind: sa.Connection | None
+) -> Session:
+    form: Form = 'transaction'
+    if read_only:
+        form = 'stale_snapshot' if context.takes_stale else 'snapshot'
+    if bind is not None:
+        # Calls that join rely on its isolation level, and on our errors.
+        ours = engine.get_engine(context, read_only)
+        _refuse_bind(bind.engine is not ours, 'it is not of get_engine()')
+    own = Session(
+        bind or engine.get_engines(context).get_engine(form),
+        expire_on_commit=False,
+    )
+    own.read_only = read_only
+    return own
+
+
+def _refuse_bind(refused: Any, reason: str) -> None:
+    if refused:
+        raise exception.InvalidInput(field='bind', reason=reason)
 
 
 @contextlib.contextmanager

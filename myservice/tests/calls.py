@@ -19,6 +19,8 @@ from myservice.tests import factories
 NOT_CALLS = {
     'configure',
     'dispose',
+    'get_engine',
+    'Engines',
     'statistics',
     'get_session',
     'transaction',

@@ -45,11 +45,9 @@ class Database(fixtures.Fixture):
         self._overrides = overrides
 
     def _setUp(self) -> None:
-        self.connection = self._connection or self._fresh()
-        self.conf = cfg.ConfigOpts()
-        options.register_opts(self.conf)
-        self.conf([], project='myservice', default_config_files=[])
-        self.configure(connection=self.connection, **self._overrides)
+        self.connection = self._connection or _fresh(self)
+        self.conf = _conf(self._overrides | {'connection': self.connection})
+        self.configure()
         self.addCleanup(db.api.configure, options.CONF)
 
     def configure(self, **overrides: Any) -> None:
@@ -62,14 +60,43 @@ class Database(fixtures.Fixture):
         """Return the engine of a form."""
         return engine.get_engines().get_engine(form)
 
-    def _fresh(self) -> str:
-        server = os.environ.get(servers.CONNECTION)
-        if server:
-            return _empty(_of_this_process(server))
-        directory = self.useFixture(fixtures.TempDir()).path
-        path = pathlib.Path(directory, 'myservice.sqlite')
-        path.write_bytes(_template())
-        return f'sqlite:///{path}'
+
+class OtherDatabase(fixtures.Fixture):
+    """Another empty database, whose ``engines`` are for ``context.using()``.
+
+    :param overrides: options of [database], by name; without ``connection``
+        it is on the same server as that of ``Database``
+    """
+
+    def __init__(self, **overrides: Any) -> None:
+        super().__init__()
+        self._overrides = overrides
+
+    def _setUp(self) -> None:
+        if 'connection' not in self._overrides:
+            self._overrides['connection'] = _fresh(self, '_other')
+        self.connection: str = self._overrides['connection']
+        self.engines = db.api.Engines(_conf(self._overrides))
+        self.addCleanup(self.engines.dispose)
+
+
+def _conf(overrides: dict[str, Any]) -> cfg.ConfigOpts:
+    conf = cfg.ConfigOpts()
+    options.register_opts(conf)
+    conf([], project='myservice', default_config_files=[])
+    for name, value in overrides.items():
+        conf.set_override(name, value, group='database')
+    return conf
+
+
+def _fresh(fixture: fixtures.Fixture, which: str = '') -> str:
+    server = os.environ.get(servers.CONNECTION)
+    if server:
+        return _empty(_of_this_process(server, which))
+    directory = fixture.useFixture(fixtures.TempDir()).path
+    path = pathlib.Path(directory, 'myservice.sqlite')
+    path.write_bytes(_template())
+    return f'sqlite:///{path}'
 
 
 @functools.cache
@@ -85,10 +112,10 @@ def _template() -> bytes:
 
 
 @functools.cache
-def _of_this_process(server: str) -> sa.URL:
+def _of_this_process(server: str, which: str) -> sa.URL:
     """Make a database with all tables on a server, once in a process."""
     url = sa.make_url(server)
-    own = url.set(database=f'{url.database}_{os.getpid()}')
+    own = url.set(database=f'{url.database}_{os.getpid()}{which}')
     admin = sa.create_engine(url, isolation_level='AUTOCOMMIT')
     with admin.connect() as connection:
         connection.execute(sa.text(f'CREATE DATABASE {own.database}'))
