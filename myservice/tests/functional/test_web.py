@@ -428,6 +428,10 @@ class TestMariaDB(OnEachServer):
         self.assertTrue(int(most) <= limit, most)
 
 
+class TestPostgreSQL(OnEachServer):
+    server_class = servers.PostgreSQL
+
+
 def main() -> None:
     """Run the tests with as many requests as the first argument says."""
     if len(sys.argv) > 1:

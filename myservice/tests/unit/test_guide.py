@@ -1,0 +1,181 @@
+"""The guide on sessions: its code is run, and what it shows is compared.
+
+A block of Python is followed by what it prints (``text``) and by what it sends
+to MariaDB (``sql``), if the guide says so; "…" in it is anything. A block of
+``ini`` configures what comes after it. Each section is a test of its own, in
+which the first one, "The examples", has run.
+"""
+
+import contextlib
+import gc
+import io
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import fixtures as plain_fixtures
+import sqlalchemy as sa
+import sybil
+from oslo_config import cfg
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers import rest
+
+import myservice
+from myservice import conf as options
+from myservice import db
+from myservice.tests import base
+from myservice.tests import fixtures
+
+GUIDE = (
+    pathlib.Path(myservice.__file__).parents[1]
+    / 'doc/source/user/sessions.rst'
+)
+LANGUAGES = ('python', 'text', 'sql', 'ini')
+SECTION = re.compile(r'^(\S.*)\n=+\n', re.MULTILINE)
+BLOCK = re.compile(r'^\.\. (invisible-)?code-block: ?:?', re.MULTILINE)
+EXAMPLES = 'The examples'
+NOTHING = '-- nothing'
+# A comment before a block of Python.
+ONLY_ON_MYSQL = '\n.. only on mysql'
+
+
+class TestGuide(base.DatabaseTestCase):
+    """One test for each section is added below."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.between = self.use_proxy() if self.backend == 'mysql' else None
+        self.replica = self.useFixture(fixtures.OtherDatabase())
+        self.url: str = self.database.conf.database.connection
+        self.namespace: dict[str, Any] = {
+            'url': self.url,
+            'replica_url': self.replica.connection,
+        }
+        self.namespace['config_file'] = self.write_config(self.url)
+        self.namespace['other_config_file'] = self.write_config(
+            self.replica.connection
+        )
+        self.configure(self.namespace['config_file'])
+        self.printed = ''
+        self.sent: list[str] = []
+        self.skips = False
+        self.addCleanup(self.clean_up)
+
+    def write_config(self, connection: str, more: str = '') -> str:
+        """Return the path of a new ini file; what is in *more* counts."""
+        directory = self.useFixture(plain_fixtures.TempDir()).path
+        path = pathlib.Path(directory, 'myservice.conf')
+        path.write_text(f'[database]\nconnection = {connection}\n{more}\n')
+        return str(path)
+
+    def configure(self, path: str) -> cfg.ConfigOpts:
+        conf = cfg.ConfigOpts()
+        options.register_opts(conf)
+        conf(['--config-file', path], project='myservice')
+        db.api.configure(conf)
+        return conf
+
+    def clean_up(self) -> None:
+        """Remove what the examples have made."""
+        base_class = self.namespace.get('Base')
+        self.namespace.clear()
+        # Sessions that the examples left open, on purpose or not.
+        gc.collect()
+        if base_class is not None:
+            engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+            base_class.metadata.drop_all(engine)
+
+    def run_section(self, title: str) -> None:
+        for example in SECTIONS[EXAMPLES]:
+            self.run_example(example)
+        if title != EXAMPLES:
+            for example in SECTIONS[title]:
+                self.run_example(example)
+
+    def run_example(self, example: sybil.Example) -> None:
+        language = example.region.lexemes['arguments']
+        if language == 'python':
+            before = example.document.text[: example.region.start].rstrip()
+            is_elsewhere = before.endswith(ONLY_ON_MYSQL)
+            self.skips = is_elsewhere and self.backend != 'mysql'
+        if not self.skips:
+            where = f'{example.path}, line {example.line}\n'
+            getattr(self, f'run_{language}')(example, where)
+
+    def run_python(self, example: sybil.Example, _: str) -> None:
+        for form in ('autocommit', 'transaction', 'snapshot'):
+            if self.between is not None:
+                self.database.engine(form).connect().close()
+        if self.between is not None:
+            self.between.clear()
+        example.namespace = self.namespace
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            PythonEvaluator()(example)
+        self.printed = output.getvalue()
+        if self.between is not None:
+            self.sent = [
+                ' '.join((command.sql or command.kind).split())
+                for command in self.between.commands
+                if command.kind != 'quit'
+            ]
+
+    def run_text(self, example: sybil.Example, where: str) -> None:
+        self.assert_shown(example, self.printed.splitlines(), where)
+
+    def run_sql(self, example: sybil.Example, where: str) -> None:
+        if self.between is not None:
+            self.assert_shown(example, self.sent, where)
+
+    def run_ini(self, example: sybil.Example, where: str) -> None:
+        shown = example.parsed.replace('REPLICA', self.replica.connection)
+        conf = self.configure(self.write_config(self.url, shown))
+        group, *lines = shown.strip().splitlines()
+        self.assertEqual('[database]', group, where)
+        for line in lines:
+            name, value = line.split(' = ')
+            self.assertEqual(value, str(conf.database[name]), where)
+
+    def assert_shown(
+        self, example: sybil.Example, actual: list[str], where: str
+    ) -> None:
+        shown = [
+            _pattern(line) for line in example.parsed.strip().splitlines()
+        ]
+        found = ''.join(f'{line}\n' for line in actual or [NOTHING])
+        self.assertTrue(re.fullmatch(''.join(shown), found), where + found)
+
+    def test_no_block_is_left_out(self) -> None:
+        blocks = sum(len(examples) for examples in SECTIONS.values())
+        self.assertEqual(len(BLOCK.findall(GUIDE.read_text())), blocks)
+
+
+def _pattern(line: str) -> str:
+    if line == '…':
+        return r'(.*\n)*'
+    return '.*'.join(map(re.escape, line.split('…'))) + r'\n'
+
+
+def _sections() -> dict[str, list[sybil.Example]]:
+    parsers = [rest.CodeBlockParser(name, id) for name in LANGUAGES]
+    document = sybil.Document.parse(str(GUIDE), *parsers)
+    titles = list(SECTION.finditer(document.text))
+    sections: dict[str, list[sybil.Example]] = {}
+    for example in document.examples():
+        title = max(
+            (each for each in titles if each.start() < example.region.start),
+            key=lambda each: each.start(),
+        )
+        sections.setdefault(title[1], []).append(example)
+    return sections
+
+
+def _test_of(title: str) -> Callable[[TestGuide], None]:
+    return lambda self: self.run_section(title)
+
+
+SECTIONS = _sections()
+for _title in SECTIONS:
+    _name = re.sub(r'\W+', '_', _title.lower()).strip('_')
+    setattr(TestGuide, f'test_{_name}', _test_of(_title))
