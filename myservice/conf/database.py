@@ -18,10 +18,13 @@ _WITHOUT_EFFECT = {
 _OURS = [
     cfg.FloatOpt(
         'ping_after_idle',
-        default=5,
+        default=1,
         min=0,
         help='A pooled connection that was idle for longer than this many '
-        'seconds is pinged before it is used again. 0 pings each time.',
+        'seconds is pinged before it is used again. 0 pings each time. With '
+        'a second, which is the least that wait_timeout of a MariaDB or MySQL '
+        'server can be, none is used that the server has closed for that '
+        'reason; it should be shorter than the timeout of any proxy, too.',
     ),
     cfg.IntOpt(
         'read_timeout',

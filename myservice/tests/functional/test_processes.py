@@ -163,16 +163,27 @@ class TestIdleConnections(AgentTestCase):
     settings = {'wait_timeout': 2}
 
     def test_wait_timeout_passes_and_nobody_sees_gone_away(self) -> None:
+        self.database.configure(max_pool_size=20)
         service = factories.create_service()
-        for _ in range(2):
-            results = self.in_threads(
-                8,
-                lambda _: db.api.service_heartbeat(
-                    context.get_admin_context(), service.id
-                ),
-            )
-            self.assertEqual([None] * 8, results)
+        values = {'topic': 'any'}
+
+        def work(calls: int) -> None:
+            ctx = context.get_admin_context()
+            for number in range(calls):
+                if number % 3 == 0:
+                    db.api.service_heartbeat(ctx, service.id)
+                elif number % 3 == 1:
+                    db.api.service_get(ctx, service.id)
+                else:
+                    with db.api.transaction(ctx):
+                        db.api.service_update(ctx, service.id, values)
+
+        # A thousand calls by twenty threads, each after all are idle.
+        for calls in (3, 25, 25):
+            results = self.in_threads(20, lambda _, calls=calls: work(calls))
+            self.assertEqual([None] * 20, results)
             time.sleep(3)
+        self.assertEqual({}, db.api.statistics().retries)
 
 
 class TestAgentPostgreSQL(AgentTestCase):

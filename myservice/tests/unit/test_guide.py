@@ -66,7 +66,9 @@ class TestGuide(base.DatabaseTestCase):
         """Return the path of a new ini file; what is in *more* counts."""
         directory = self.useFixture(plain_fixtures.TempDir()).path
         path = pathlib.Path(directory, 'myservice.conf')
-        path.write_text(f'[database]\nconnection = {connection}\n{more}\n')
+        # A slow machine is no reason to ping.
+        lines = ['ping_after_idle = 60', f'connection = {connection}', more]
+        path.write_text('\n'.join(['[database]', *lines, '']))
         return str(path)
 
     def configure(self, path: str) -> cfg.ConfigOpts:

@@ -72,6 +72,11 @@ MORE_ON_MYSQL = {'resource_claim_next': 1}
 
 
 class BudgetTestCase(base.DatabaseTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # A slow machine is no reason to ping.
+        self.database.configure(ping_after_idle=60)
+
     def transaction(self, statements: int) -> int:
         """Return how many commands a transaction of statements is."""
         # PyMySQL's transactions begin by themselves; psycopg sends BEGIN.
