@@ -6,7 +6,7 @@ from typing import Any
 from myservice import db
 from myservice.context import RequestContext
 
-# A response from this status on says that nothing happened.
+# A response from this status on says that something was refused.
 FIRST_ERROR = 400
 
 

@@ -32,9 +32,9 @@ def init_app(
 ) -> None:
     """Give each request a context, and a transaction.
 
-    An exception that nobody handled and an error response, from 400 on, roll
-    it back, and so an ``abort(404)``. ``app.config['MYSERVICE_TRANSACTION'] =
-    False`` leaves transactions out.
+    An exception that nobody handled rolls it back, and so does a response from
+    400 on, which is what becomes of ``abort(404)``. No transactions:
+    ``app.config['MYSERVICE_TRANSACTION'] = False``.
 
     :param app: the application; what it does before and after requests is in
         the transaction if it is registered later than this

@@ -36,7 +36,8 @@ class ContextMiddleware:
 
     :param application: the WSGI application
     :param transaction: whether a request is one transaction; it is rolled
-        back on an exception or an error response, from 400 on
+        back on an exception
+    :param rollback_from: and on a response of this status or above
     :param admin_roles: who has one of these roles is an administrator
     """
 
@@ -45,10 +46,12 @@ class ContextMiddleware:
         application: 'WSGIApplication',
         *,
         transaction: bool = False,
+        rollback_from: int = 500,
         admin_roles: Collection[str] = ('admin',),
     ) -> None:
         self._application = application
         self._transaction = transaction
+        self._rollback_from = rollback_from
         self._admin_roles = admin_roles
 
     def __call__(
@@ -68,10 +71,15 @@ class ContextMiddleware:
         try:
             with (
                 contextlib.suppress(common.RolledBack),
-                db.api.transaction(context, handover=True),
+                db.api.transaction(context, handover=True) as session,
             ):
                 response.take(self._application(environ, response.start))
-                if response.status >= common.FIRST_ERROR:
+                # A refusal can be what became of a statement that failed;
+                # nothing is left to commit then.
+                refused = response.status >= common.FIRST_ERROR
+                if response.status >= self._rollback_from or (
+                    refused and session.failures
+                ):
                     raise common.RolledBack
             return response.release()
         except BaseException:

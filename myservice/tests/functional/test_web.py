@@ -150,7 +150,9 @@ def wsgi_app() -> Any:
             return stream(context, text, number)
         return [text.encode()]
 
-    return wsgi.ContextMiddleware(application, transaction=True)
+    return wsgi.ContextMiddleware(
+        application, transaction=True, rollback_from=400
+    )
 
 
 def flask_app() -> Any:

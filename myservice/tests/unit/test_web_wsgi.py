@@ -38,12 +38,18 @@ class TestWSGI(test_web.WebTestCase):
         self.started: list[tuple[str, list[str]]] = []
 
     def request(
-        self, application: Any, transaction: bool = True, **environ: str
+        self,
+        application: Any,
+        transaction: bool = True,
+        rollback_from: int = 500,
+        **environ: str,
     ) -> bytes:
         """Do what a server does, under the eyes of wsgiref's validator."""
         middleware: Any = validate.validator(
             wsgi.ContextMiddleware(
-                validate.validator(application), transaction=transaction
+                validate.validator(application),
+                transaction=transaction,
+                rollback_from=rollback_from,
             )
         )
         values: dict[str, Any] = {'QUERY_STRING': '', **environ}
@@ -95,15 +101,33 @@ class TestWSGI(test_web.WebTestCase):
         self.check_at_rest()
 
     def test_an_error_response_rolls_back(self) -> None:
-        for status in ('404 Not Found', '409 Conflict', '500 No'):
+        for status, rollback_from in (
+            ('500 No', 500),
+            ('503 Not Now', 500),
+            ('404 Not Found', 400),
+        ):
             body = Body(b'why')
-            sent = self.request(self.writing(status, status, body))
+            application = self.writing(status, status, body)
+            sent = self.request(application, rollback_from=rollback_from)
             self.assertEqual((b'why', 1), (sent, body.closed))
             self.assertEqual((status, []), self.started[-1])
             self.check_at_rest()
 
+    def test_a_refusal_of_what_a_statement_has_failed_is_answered(
+        self,
+    ) -> None:
+        def application(environ: Any, start_response: Any) -> Any:
+            test_web.write(environ[wsgi.CONTEXT].elevated(), 'a')
+            test_web.break_statement(environ[wsgi.CONTEXT])
+            start_response('409 Conflict', PLAIN)
+            return [b'why']
+
+        self.assertEqual(b'why', self.request(application))
+        self.assertEqual([('409 Conflict', [])], self.started)
+        self.check_at_rest()
+
     def test_other_responses_commit(self) -> None:
-        for status in ('201 Created', '304 Not Modified', '303 See Other'):
+        for status in ('201 Created', '303 See Other', '404 Not Found'):
             middleware = wsgi.ContextMiddleware(
                 self.writing(status, status, ()), transaction=True
             )
