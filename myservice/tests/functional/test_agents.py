@@ -117,8 +117,8 @@ class AgentsTestCase(base.ServerTestCase):
         return bool(services)
 
     def wait_for(self, what: str, holds: Callable[[], Any]) -> None:
-        """Wait until something holds; it fails after 30 seconds."""
-        give_up = time.monotonic() + 30
+        """Wait until something holds; it fails after a minute."""
+        give_up = time.monotonic() + 60
         while not holds():
             self.assertTrue(time.monotonic() < give_up, what)
             time.sleep(0.05)
