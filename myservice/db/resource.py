@@ -17,6 +17,7 @@ from myservice.context import require_project
 from myservice.db import clock
 from myservice.db import query
 from myservice.db import quota_counters
+from myservice.db import resource_details
 from myservice.db import resource_listing
 from myservice.db import resource_rows
 from myservice.db import validation
@@ -68,7 +69,7 @@ def resource_create(
     :raises OverQuota: when it does not fit into the project's limits
     :raises QuotaUsageOverflow: when a counter could not hold it
     """
-    checked = resource_rows.check_new(values)
+    checked = resource_details.check_new(values)
     project_id = require_project(
         context, checked.pop('project_id', None), 'resource_create'
     )
@@ -81,8 +82,10 @@ def resource_create(
         columns = {'id': resource_id, **checked, 'project_id': project_id}
         with undo_on_refusal(context):
             session.execute(sa.insert(_TABLE), columns)
-            resource_rows.add_metadata(resource_id, metadata, session=session)
-            resource_rows.add_tags(resource_id, tags, session=session)
+            resource_details.add_metadata(
+                resource_id, metadata, session=session
+            )
+            resource_details.add_tags(resource_id, tags, session=session)
             key = {'id': resource_id}
             row = query.get('no', ResourceRow, key, session=session)
             # Last: the project's usages are locked for a short time.

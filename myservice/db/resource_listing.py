@@ -11,12 +11,13 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_project
 from myservice.db import listing
+from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db.models import ResourceRow
 
 _TABLE = resource_rows.TABLE
-_METADATA = resource_rows.METADATA
-_TAGS = resource_rows.TAGS
+_METADATA = resource_details.METADATA
+_TAGS = resource_details.TAGS
 
 
 def check_scope(
@@ -35,7 +36,7 @@ def check_scope(
 
 
 def _metadata_filter(wanted: Any) -> Hashable:
-    resource_rows.check_metadata(wanted)
+    resource_details.check_metadata(wanted)
     return tuple(sorted(wanted.items()))
 
 
@@ -55,7 +56,7 @@ def _has_metadata(wanted: Any) -> Any:
 
 def _tags_filter(wanted: Any) -> Hashable:
     tags = [wanted] if isinstance(wanted, str) else wanted
-    resource_rows.check_tags(tags)
+    resource_details.check_tags(tags)
     return tuple(sorted(tags))
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from myservice.context import RequestContext
+from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.resource_rows import Claim
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
 
-_TABLE = resource_rows.METADATA
+_TABLE = resource_details.METADATA
 
 
 @retry_on_failure
@@ -30,7 +31,7 @@ def resource_metadata_get(
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        rows = resource_rows.read_of_one(
+        rows = resource_details.read_of_one(
             context, _TABLE, resource_id, session=session
         )
         return {row.key: row.value for row in rows}
@@ -50,7 +51,7 @@ def resource_metadata_get_many(
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
     with session.begin():
-        return resource_rows.read_metadata(
+        return resource_details.read_metadata(
             context, resource_ids, session=session
         )
 
@@ -73,7 +74,7 @@ def resource_metadata_set(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_rows.check_metadata(metadata)
+    resource_details.check_metadata(metadata)
     resource_rows.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
@@ -83,7 +84,7 @@ def resource_metadata_set(
         session.execute(
             sa.delete(_TABLE).where(_TABLE.c.resource_id == resource_id)
         )
-        resource_rows.add_metadata(resource_id, metadata, session=session)
+        resource_details.add_metadata(resource_id, metadata, session=session)
 
 
 @retry_on_failure
@@ -104,7 +105,7 @@ def resource_metadata_update(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_rows.check_metadata(metadata)
+    resource_details.check_metadata(metadata)
     resource_rows.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
@@ -117,7 +118,7 @@ def resource_metadata_update(
                 _TABLE.c.key.in_(list(metadata)),
             )
         )
-        resource_rows.add_metadata(resource_id, metadata, session=session)
+        resource_details.add_metadata(resource_id, metadata, session=session)
 
 
 @retry_on_failure

@@ -1,8 +1,6 @@
-"""What the modules of resources share: scope, claims, metadata and tags."""
+"""What the modules of resources share: scope, claims, quota and updates."""
 
 import functools
-from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
@@ -21,14 +19,10 @@ from myservice.db import quota_limits
 from myservice.db import quota_rows
 from myservice.db import validation
 from myservice.db.models import Resource
-from myservice.db.models import ResourceMetadata
 from myservice.db.models import ResourceRow
-from myservice.db.models import ResourceTag
 from myservice.db.session import AnySession
 
 TABLE: Any = Resource.__table__
-METADATA: Any = ResourceMetadata.__table__
-TAGS: Any = ResourceTag.__table__
 
 
 class Claim(NamedTuple):
@@ -172,172 +166,6 @@ def holds(claim: Claim, row: Resource) -> bool:
     )
 
 
-def check_metadata(metadata: Any) -> None:
-    """Refuse what cannot be stored as metadata.
-
-    :param metadata: key to value, all of them text
-    :raises InvalidInput: when it is something else
-    """
-    if not isinstance(metadata, Mapping):
-        raise exception.InvalidInput(
-            field='metadata', reason=f'{metadata!r:.100} is not a dict'
-        )
-    for key, value in metadata.items():
-        validation.check_name('metadata key', key)
-        validation.check_value(METADATA.c.value, value, f'metadata[{key!r}]')
-
-
-def check_tags(tags: Any) -> None:
-    """Refuse what cannot be stored as tags.
-
-    :param tags: a list, tuple or set of texts
-    :raises InvalidInput: when it is something else
-    """
-    validation.check_texts('tags', tags)
-    for tag in tags:
-        validation.check_name('tags', tag)
-
-
-def read_metadata(
-    context: RequestContext,
-    resource_ids: Iterable[str],
-    *,
-    session: AnySession,
-) -> dict[str, dict[str, str]]:
-    """Return the metadata of resources, in one statement.
-
-    :param context: the caller; what he may not see has none
-    :param resource_ids: the ids
-    :param session: an open session
-    :returns: id to key to value
-    """
-    found: dict[str, dict[str, str]] = {i: {} for i in resource_ids}
-    for row in _read_of_many(context, METADATA, found, session=session):
-        found[row.resource_id][row.key] = row.value
-    return found
-
-
-def read_tags(
-    context: RequestContext,
-    resource_ids: Iterable[str],
-    *,
-    session: AnySession,
-) -> dict[str, list[str]]:
-    """Return the tags of resources, in one statement.
-
-    :param context: the caller; what he may not see has none
-    :param resource_ids: the ids
-    :param session: an open session
-    :returns: id to tags, sorted
-    """
-    found: dict[str, list[str]] = {i: [] for i in resource_ids}
-    for row in _read_of_many(context, TAGS, found, session=session):
-        found[row.resource_id].append(row.tag)
-    return found
-
-
-def read_of_one(
-    context: RequestContext,
-    table: Any,
-    resource_id: str,
-    *,
-    session: AnySession,
-) -> list[Any]:
-    """Return the rows of metadata or tags of a resource, in one statement.
-
-    :param context: the caller
-    :param table: METADATA or TAGS
-    :param resource_id: the id of the resource
-    :param session: an open session
-    :raises ResourceNotFound: when there is none that he may see
-    """
-    rows = session.execute(
-        _reading_one(table, scope(context)),
-        {'resource_id': resource_id, **of_project(context)},
-    ).all()
-    if not rows:
-        raise exception.ResourceNotFound(resource_id=resource_id)
-    # The join gives one row of NULLs where the resource has none.
-    return [row for row in rows if row.resource_id is not None]
-
-
-@functools.cache
-def _reading_one(table: Any, scope: Scope) -> Any:
-    return (
-        sa.select(table)
-        .select_from(TABLE.outerjoin(table, table.c.resource_id == TABLE.c.id))
-        .where(TABLE.c.id == sa.bindparam('resource_id'), *scope.conditions())
-        .order_by(*table.primary_key)
-    )
-
-
-# A statement has 65,535 parameters at most, in PostgreSQL.
-_MANY = 30000
-
-
-def _read_of_many(
-    context: RequestContext,
-    table: Any,
-    resource_ids: Iterable[str],
-    *,
-    session: AnySession,
-) -> Iterator[Any]:
-    statement = _reading_many(table, scope(context))
-    ids = list(resource_ids)
-    for start in range(0, len(ids), _MANY):
-        yield from session.execute(
-            statement,
-            {
-                'ids': ids[start : start + _MANY],
-                **of_project(context),
-            },
-        )
-
-
-@functools.cache
-def _reading_many(table: Any, scope: Scope) -> Any:
-    ids: Any = sa.bindparam('ids', expanding=True)
-    return (
-        sa.select(table)
-        .join(TABLE, TABLE.c.id == table.c.resource_id)
-        .where(table.c.resource_id.in_(ids), *scope.conditions())
-        .order_by(*table.primary_key)
-    )
-
-
-def add_metadata(
-    resource_id: str, metadata: Mapping[str, str], *, session: AnySession
-) -> None:
-    """Insert metadata where there is none of these keys.
-
-    :param resource_id: the resource, which the caller has locked
-    :param metadata: key to value
-    :param session: an open transaction
-    """
-    rows = [
-        {'resource_id': resource_id, 'key': key, 'value': value}
-        for key, value in sorted(metadata.items())
-    ]
-    if rows:
-        session.execute(sa.insert(METADATA).values(rows))
-
-
-def add_tags(
-    resource_id: str, tags: Iterable[str], *, session: AnySession
-) -> None:
-    """Insert tags that are not there.
-
-    :param resource_id: the resource, which the caller has locked
-    :param tags: the tags; one that is named twice counts once
-    :param session: an open transaction
-    """
-    rows = [
-        {'resource_id': resource_id, 'tag': tag} for tag in sorted(set(tags))
-    ]
-    if rows:
-        session.execute(sa.insert(TAGS).values(rows))
-
-
 def take_quota(project_id: str, size: int, *, session: AnySession) -> None:
     """Add a resource to what a project has in use.
 
@@ -374,37 +202,6 @@ def _change_usage(
     }
     if deltas:
         quota_rows.take(project_id, deltas, 'in_use', session=session)
-
-
-_CREATABLE = ('project_id', 'name', 'kind', 'size', 'status')
-
-
-def check_new(values: Any) -> dict[str, Any]:
-    """Refuse what no resource can be created of.
-
-    :param values: as resource_create takes them
-    :returns: a copy of them
-    :raises InvalidInput: when a value cannot be stored
-    """
-    if not isinstance(values, Mapping):
-        raise exception.InvalidInput(
-            field='values', reason=f'{values!r:.100} is not a dict'
-        )
-    checked = dict(values)
-    columns = {
-        name: value
-        for name, value in values.items()
-        if name not in ('metadata', 'tags')
-    }
-    if columns:
-        validation.check_values(TABLE, columns, _CREATABLE)
-    if columns.get('size', 0) < 0:
-        raise exception.InvalidInput(
-            field='size', reason=f'{columns["size"]} is below 0'
-        )
-    check_metadata(checked.get('metadata', {}))
-    check_tags(checked.get('tags', ()))
-    return checked
 
 
 def check_expected(expected: Any) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from myservice.context import RequestContext
+from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.resource_rows import Claim
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
 
-_TABLE = resource_rows.TAGS
+_TABLE = resource_details.TAGS
 
 
 @retry_on_failure
@@ -27,7 +28,7 @@ def resource_tags_get(context: RequestContext, resource_id: str) -> list[str]:
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        rows = resource_rows.read_of_one(
+        rows = resource_details.read_of_one(
             context, _TABLE, resource_id, session=session
         )
         return [row.tag for row in rows]
@@ -47,7 +48,9 @@ def resource_tags_get_many(
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
     with session.begin():
-        return resource_rows.read_tags(context, resource_ids, session=session)
+        return resource_details.read_tags(
+            context, resource_ids, session=session
+        )
 
 
 @retry_on_failure
@@ -68,7 +71,7 @@ def resource_tags_set(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_rows.check_tags(tags)
+    resource_details.check_tags(tags)
     resource_rows.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
@@ -78,4 +81,4 @@ def resource_tags_set(
         session.execute(
             sa.delete(_TABLE).where(_TABLE.c.resource_id == resource_id)
         )
-        resource_rows.add_tags(resource_id, tags, session=session)
+        resource_details.add_tags(resource_id, tags, session=session)

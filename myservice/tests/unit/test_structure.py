@@ -42,7 +42,7 @@ RAISED_BY = {
     'quota_limits.check_resource': {'InvalidInput', 'QuotaResourceUnknown'},
     'quota_limits.check_deltas': {'InvalidInput', 'QuotaResourceUnknown'},
     'resource_rows.get': {'ResourceNotFound'},
-    'resource_rows.read_of_one': {'ResourceNotFound'},
+    'resource_details.read_of_one': {'ResourceNotFound'},
     'resource_rows.get_for_writing': {'ResourceNotFound', 'ClaimLost'},
     'resource_rows.take_quota': {'OverQuota', 'QuotaUsageOverflow'},
     'resource_rows.check_force': {'AdminRequired', 'InvalidInput'},
