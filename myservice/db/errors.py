@@ -159,6 +159,14 @@ def commit_unknown(error: BaseException) -> exception.CommitUnknown:
     )
 
 
+def doomed(failure: BaseException) -> exception.TransactionDoomed:
+    """Return the error for a transaction in which a statement has failed.
+
+    :param failure: what the statement has raised
+    """
+    return exception.TransactionDoomed(reason=first_line(failure))
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error says, without the statement and its parameters."""
     lines = str(error).splitlines()
@@ -185,6 +193,12 @@ def _meaning(context: Any, original: Any, code: Code) -> Exception | None:
             error = db_exception.DBError(raw)
     except exc.DBAPIError as raw:
         error = db_exception.DBError(raw)
+    except ValueError:
+        # oslo.db takes the columns from between the first and the last "_" of
+        # the constraint's name, which may have none.
+        if code != '23505':
+            raise
+        error = db_exception.DBDuplicateEntry(inner_exception=wrapped)
     return error
 
 

@@ -131,23 +131,27 @@ class LightSession(_Light):
 class LightTransaction(_Light):
     """Executes statements in a transaction.
 
-    The block commits at its end, and rolls back if an exception leaves it.
+    The block commits at its end, and rolls back if an exception leaves it, or
+    if a statement has failed.
 
     :param engine: an engine that need not fire events: what its listeners
         would do at BEGIN and COMMIT is done here
     """
 
-    __slots__ = ()
+    __slots__ = ('_failure',)
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Self]:
         """Return the block that is the transaction."""
         with self._engine.connect() as connection:
             self._connection = connection
+            self._failure: Exception | None = None
             try:
                 yield self
             finally:
                 self._connection = None
+            if self._failure is not None:
+                raise errors.doomed(self._failure) from self._failure
             if connection.in_transaction():
                 engine_plugin.mark_committing(connection)
                 connection.commit()
@@ -178,4 +182,8 @@ class LightTransaction(_Light):
             raise exception.SessionNotBegun()
         if not connection.in_transaction():
             engine_plugin.mark_open(connection)
-        return connection.execute(statement, params)
+        try:
+            return connection.execute(statement, params)
+        except Exception as error:
+            self._failure = error
+            raise

@@ -16,6 +16,7 @@ commit to the owner. When to try again is not decided here but in retry.py.
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -79,8 +80,12 @@ class Session(orm.Session):
         self.shared_by: Transaction | None = None
         self.read_only = False
         self.connection_in_use: sa.Connection | None = None
-        # The errors of its statements; a savepoint takes back its own.
+        # The errors of its statements, and how many there were before each
+        # savepoint: to roll back to it takes back those that came after it.
         self.failures: list[Exception] = []
+        self.failures_before: weakref.WeakKeyDictionary[
+            orm.SessionTransaction, int
+        ] = weakref.WeakKeyDictionary()
 
     @property
     def operation(self) -> Operation:
@@ -116,6 +121,14 @@ class Session(orm.Session):
         """Return whether a get by id locks its row: unless it only reads."""
         return not self.read_only
 
+    def check_failures(self) -> None:
+        """Refuse to go on after a statement that failed.
+
+        :raises TransactionDoomed: when one has
+        """
+        for failure in self.failures:
+            raise errors.doomed(failure) from failure
+
 
 @event.listens_for(Session, 'after_begin')
 def _collect_failures(
@@ -125,15 +138,43 @@ def _collect_failures(
     connection.info[engine_plugin.FAILURES] = session.failures
 
 
+@event.listens_for(Session, 'after_transaction_create')
+def _begin(session: Session, begun: orm.SessionTransaction) -> None:
+    if begun.nested:
+        session.failures_before[begun] = len(session.failures)
+    elif begun.parent is None:
+        session.failures.clear()
+
+
+@event.listens_for(Session, 'after_soft_rollback')
+def _take_failures_back(
+    session: Session, ended: orm.SessionTransaction
+) -> None:
+    connection = session.connection_in_use
+    if ended.nested and connection is not None:
+        if not connection.invalidated:
+            del session.failures[session.failures_before[ended] :]
+
+
+@event.listens_for(Session, 'before_commit')
+def _refuse_to_commit_a_part(session: Session) -> None:
+    session.check_failures()
+
+
 @event.listens_for(Session, 'do_orm_execute')
-def _refuse_writes(state: orm.ORMExecuteState) -> None:
+def _refuse_statement(state: orm.ORMExecuteState) -> None:
     session = state.session
-    if isinstance(session, Session) and session.read_only:
-        statements.refuse_write(state.statement)
+    if isinstance(session, Session):
+        if session.shared_by is not None:
+            session.shared_by.take()
+        if session.read_only:
+            statements.refuse_write(state.statement)
 
 
 @event.listens_for(Session, 'before_flush')
 def _refuse_flush(session: Session, *_: Any) -> None:
+    if session.shared_by is not None:
+        session.shared_by.take()
     if session.read_only:
         raise exception.WriteInReadOnly(statement='flush of changed objects')
 
@@ -164,41 +205,35 @@ class Transaction:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Session]:
         """Keep others out while the caller uses the session."""
+        self.take(1)
+        try:
+            self.session.check_failures()
+            yield self.session
+        finally:
+            self._depth -= 1
+
+    def take(self, depth: int = 0) -> None:
+        """Let the caller use it, if nobody else does.
+
+        :param depth: 1 where the caller goes on using it
+        :raises TransactionInUse: from another thread or asyncio task
+        """
         caller = _thread_of_control()
         with self._lock:
             if caller != self._owner:
                 if self._depth or not self._handover:
                     raise _in_use(self._owner, caller)
                 self._owner = caller
-            self._depth += 1
-        try:
-            self.check(0)
-            yield self.session
-        finally:
-            self._depth -= 1
+            self._depth += depth
 
     def end(self) -> None:
-        """Refuse to commit what is not whole.
+        """Refuse to commit what somebody is in the middle of.
 
         :raises TransactionInUse: while another thread is in the middle of it
-        :raises TransactionDoomed: when a statement in it has failed
         """
         with self._lock:
             if self._depth:
                 raise _in_use(self._owner, _thread_of_control())
-        self.check(0)
-
-    def check(self, from_failure: int) -> None:
-        """Refuse to go on after a statement that failed.
-
-        :param from_failure: how many failures were known before
-        :raises TransactionDoomed: when there are more now
-        """
-        failures = self.session.failures[from_failure:]
-        if failures:
-            raise exception.TransactionDoomed(
-                reason=errors.first_line(failures[0])
-            ) from failures[0]
 
 
 def get_session(
@@ -355,16 +390,8 @@ def savepoint(context: RequestContext) -> Iterator[Session]:
     if joined is None:
         raise exception.NoTransaction()
     session = joined.join()
-    known = len(session.failures)
-    try:
-        with session.begin_nested():
-            yield session
-            joined.check(known)
-    except BaseException:
-        connection = session.connection_in_use
-        if connection is not None and not connection.invalidated:
-            del session.failures[known:]
-        raise
+    with session.begin_nested():
+        yield session
 
 
 @contextlib.contextmanager

@@ -189,6 +189,65 @@ class TestForms(SessionTestCase):
                 self.assertEqual(0, session.execute(COUNT).scalar())
             self.at_rest()
 
+    def test_a_failed_statement_that_was_caught_commits_nothing(self) -> None:
+        # PostgreSQL would answer ROLLBACK to the COMMIT, and report success;
+        # the others would commit the half.
+        for number, form in enumerate(({}, {'light': True})):
+            session = db.api.get_session(self.context, **form)
+            with (
+                self.assertRaises(exception.TransactionDoomed),
+                session.begin(),
+            ):
+                self.assertRaises(
+                    db_exception.DBDuplicateEntry,
+                    self.break_statement,
+                    session,
+                )
+            self.assertEqual(number, self.count())
+            # That was the failure of a transaction, not of the session.
+            with session.begin():
+                session.execute(INSERT, {'id': f'{number}'})
+            self.assertEqual(number + 1, self.count())
+        self.at_rest()
+
+    def test_a_duplicate_is_one_whatever_the_name_of_the_constraint(
+        self,
+    ) -> None:
+        # oslo.db looks for "_" in it.
+        things = sa.Table(
+            'things',
+            sa.MetaData(),
+            sa.Column('name', sa.String(9), primary_key=True),
+            sa.Column('other', sa.String(9)),
+            sa.UniqueConstraint('other', name='twice'),
+        )
+        engine = db.api.get_engine()
+        things.create(engine)
+        self.addCleanup(things.drop, engine)
+        session = db.api.get_session()
+        with (
+            self.assertRaises(db_exception.DBDuplicateEntry),
+            session.begin(),
+        ):
+            session.execute(
+                sa.insert(things),
+                [{'name': 'a', 'other': 'x'}, {'name': 'b', 'other': 'x'}],
+            )
+
+    def test_a_savepoint_of_sqlalchemy_takes_its_failures_back(self) -> None:
+        session = db.api.get_session(self.context)
+        with session.begin():
+            session.execute(INSERT, {'id': 'before'})
+            for _ in range(2):
+                with (
+                    self.assertRaises(db_exception.DBDuplicateEntry),
+                    session.begin_nested(),
+                ):
+                    self.break_statement(session)
+            with session.begin_nested():
+                session.execute(INSERT, {'id': 'after'})
+        self.assertEqual(2, self.count())
+
     def test_what_was_read_reads_well_after_the_end(self) -> None:
         factories.create_service(host='h1')
         session = db.api.get_session()
@@ -448,7 +507,8 @@ class TestOwnership(SessionTestCase):
     def test_another_thread_is_told_so_also_while_the_owner_is_idle(
         self,
     ) -> None:
-        with db.api.transaction(self.context):
+        with db.api.transaction(self.context) as session:
+            session.add(models.Operation(id='mine', attempt=0))
             for use in (
                 lambda: db.api.service_get_all(self.context),
                 lambda: db.api.get_session(self.context),
@@ -456,6 +516,8 @@ class TestOwnership(SessionTestCase):
                 lambda: db.api.transaction(self.context).__enter__(),
                 lambda: db.api.savepoint(self.context).__enter__(),
                 lambda: db.api.service_get_all(self.context.elevated()),
+                lambda: session.execute(COUNT),
+                session.flush,
             ):
                 error = self.from_thread(use)
                 self.assertIsInstance(error, exception.TransactionInUse)
