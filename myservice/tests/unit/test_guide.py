@@ -1,7 +1,7 @@
 """The guide on sessions: its code is run, and what it shows is compared.
 
-A block of Python is followed by what it prints (``text``) and by what it sends
-to MariaDB (``sql``), if the guide says so; "…" in it is anything. A block of
+After a block of Python comes what it prints (``text``) and, if the guide says
+so, what it sends to a server (``sql``); "…" in these is anything. A block of
 ``ini`` configures what comes after it. Each section is a test of its own, in
 which the first one, "The examples", has run.
 """
@@ -18,12 +18,15 @@ import fixtures as plain_fixtures
 import sqlalchemy as sa
 import sybil
 from oslo_config import cfg
+from oslo_db import exception as db_exception
+from sqlalchemy import orm
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers import rest
 
 import myservice
 from myservice import conf as options
 from myservice import db
+from myservice import exception
 from myservice.tests import base
 from myservice.tests import fixtures
 
@@ -36,8 +39,10 @@ SECTION = re.compile(r'^(\S.*)\n=+\n', re.MULTILINE)
 BLOCK = re.compile(r'^\.\. (invisible-)?code-block: ?:?', re.MULTILINE)
 EXAMPLES = 'The examples'
 NOTHING = '-- nothing'
-# A comment before a block of Python.
-ONLY_ON_MYSQL = '\n.. only on mysql'
+# Before a block of Python.
+ONLY_ON_MYSQL = '\nOn MariaDB:'
+# To whom a block of SQL is sent, by its caption.
+IS_SENT = {'mysql': 'MariaDB is sent', 'postgresql': 'PostgreSQL is sent'}
 
 
 class TestGuide(base.DatabaseTestCase):
@@ -45,7 +50,7 @@ class TestGuide(base.DatabaseTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.between = self.use_proxy() if self.backend == 'mysql' else None
+        self.between = None if self.backend == 'sqlite' else self.use_proxy()
         self.replica = self.useFixture(fixtures.OtherDatabase())
         self.url: str = self.database.conf.database.connection
         self.namespace: dict[str, Any] = {
@@ -57,7 +62,8 @@ class TestGuide(base.DatabaseTestCase):
             self.replica.connection
         )
         self.configure(self.namespace['config_file'])
-        self.printed = ''
+        # What the last block of Python did, and whether it was left out.
+        self.printed: list[str] = []
         self.sent: list[str] = []
         self.skips = False
         self.addCleanup(self.clean_up)
@@ -89,11 +95,10 @@ class TestGuide(base.DatabaseTestCase):
             base_class.metadata.drop_all(engine)
 
     def run_section(self, title: str) -> None:
-        for example in SECTIONS[EXAMPLES]:
-            self.run_example(example)
-        if title != EXAMPLES:
-            for example in SECTIONS[title]:
+        for each in dict.fromkeys((EXAMPLES, title)):
+            for example in SECTIONS[each]:
                 self.run_example(example)
+            self.assertEqual([], self.printed, 'it is not shown')
 
     def run_example(self, example: sybil.Example) -> None:
         language = example.region.lexemes['arguments']
@@ -105,17 +110,17 @@ class TestGuide(base.DatabaseTestCase):
             where = f'{example.path}, line {example.line}\n'
             getattr(self, f'run_{language}')(example, where)
 
-    def run_python(self, example: sybil.Example, _: str) -> None:
-        for form in ('autocommit', 'transaction', 'snapshot'):
-            if self.between is not None:
-                self.database.engine(form).connect().close()
+    def run_python(self, example: sybil.Example, where: str) -> None:
+        self.assertEqual([], self.printed, f'{where}it is not shown')
         if self.between is not None:
+            for form in ('autocommit', 'transaction', 'snapshot'):
+                self.database.engine(form).connect().close()
             self.between.clear()
         example.namespace = self.namespace
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             PythonEvaluator()(example)
-        self.printed = output.getvalue()
+        self.printed = output.getvalue().splitlines()
         if self.between is not None:
             self.sent = [
                 ' '.join((command.sql or command.kind).split())
@@ -124,20 +129,28 @@ class TestGuide(base.DatabaseTestCase):
             ]
 
     def run_text(self, example: sybil.Example, where: str) -> None:
-        self.assert_shown(example, self.printed.splitlines(), where)
+        self.assertEqual('prints', caption(example), where)
+        self.assert_shown(example, self.printed, where)
+        self.printed = []
 
     def run_sql(self, example: sybil.Example, where: str) -> None:
-        if self.between is not None:
+        self.assertIn(caption(example), IS_SENT.values(), where)
+        if caption(example) == IS_SENT.get(self.backend):
             self.assert_shown(example, self.sent, where)
 
     def run_ini(self, example: sybil.Example, where: str) -> None:
         shown = example.parsed.replace('REPLICA', self.replica.connection)
-        conf = self.configure(self.write_config(self.url, shown))
+        path = self.write_config(self.url, shown)
+        conf = self.configure(path)
         group, *lines = shown.strip().splitlines()
         self.assertEqual('[database]', group, where)
         for line in lines:
             name, value = line.split(' = ')
             self.assertEqual(value, str(conf.database[name]), where)
+            if name == 'connection':
+                # Nobody is there; but there is a driver.
+                sa.make_url(value).get_dialect().import_dbapi()
+                self.configure(self.namespace['config_file'])
 
     def assert_shown(
         self, example: sybil.Example, actual: list[str], where: str
@@ -150,7 +163,26 @@ class TestGuide(base.DatabaseTestCase):
 
     def test_no_block_is_left_out(self) -> None:
         blocks = sum(len(examples) for examples in SECTIONS.values())
-        self.assertEqual(len(BLOCK.findall(GUIDE.read_text())), blocks)
+        text = GUIDE.read_text()
+        self.assertEqual(len(BLOCK.findall(text)), blocks)
+        self.assertEqual([], re.findall('.*[^:]::$', text, re.MULTILINE))
+
+    def test_what_it_names_is_there(self) -> None:
+        text = GUIDE.read_text()
+        homes = (db.api, exception, db_exception, sa, sa.exc, orm, orm.exc)
+        for name in re.findall('``([A-Z][a-z]+[A-Z][A-Za-z]+)``', text):
+            self.assertTrue(any(hasattr(home, name) for home in homes), name)
+        for name in re.findall(r'\bdb\.api\.(\w+)', text):
+            self.assertIn(name, db.api.__all__)
+        conf = self.database.conf.database
+        for name in re.findall(r'\[database\]`` ``(\w+)``', text):
+            self.assertIn(name, conf)
+
+
+def caption(example: sybil.Example) -> str | None:
+    """Return what stands above a block."""
+    found: str | None = example.region.lexemes['options'].get('caption')
+    return found
 
 
 def _pattern(line: str) -> str:
