@@ -299,6 +299,15 @@ class UnknownRevision(NotFound):
     revision: str
 
 
+class TransactionEnded(MyServiceError):
+    """The session of a transaction was used after its end."""
+
+    message = (
+        'The transaction that this session was opened for has ended. Open '
+        'another one: db.api.transaction(context) or db.api.get_session().'
+    )
+
+
 class TransactionDoomed(MyServiceError):
     """A statement of this transaction failed, so it cannot be committed."""
 

@@ -98,6 +98,14 @@ class Session(orm.Session):
             return self.shared_by.in_use()
         return super().begin(nested)
 
+    def flush(self, objects: Any = None) -> None:
+        """Send what was changed; while it is shared, keep others out."""
+        if self.shared_by is None or self.shared_by.is_ended_by_caller():
+            super().flush(objects)
+        else:
+            with self.shared_by.in_use():
+                super().flush(objects)
+
     def commit(self) -> None:
         """Commit; while it is shared, only flush: the owner commits."""
         if self.shared_by is not None:
@@ -114,7 +122,7 @@ class Session(orm.Session):
 
     def close(self) -> None:
         """Give everything back; while it is shared, that is the owner's."""
-        if self.shared_by is None:
+        if self.shared_by is None or self.shared_by.is_ended_by_caller():
             super().close()
 
     def locks(self) -> bool:
@@ -162,19 +170,20 @@ def _refuse_to_commit_a_part(session: Session) -> None:
 
 
 @event.listens_for(Session, 'do_orm_execute')
-def _refuse_statement(state: orm.ORMExecuteState) -> None:
+def _execute(state: orm.ORMExecuteState) -> Any:
     session = state.session
-    if isinstance(session, Session):
-        if session.shared_by is not None:
-            session.shared_by.take()
-        if session.read_only:
-            statements.refuse_write(state.statement)
+    if not isinstance(session, Session):
+        return None
+    if session.read_only:
+        statements.refuse_write(state.statement)
+    if session.shared_by is None:
+        return None
+    with session.shared_by.in_use():
+        return state.invoke_statement()
 
 
 @event.listens_for(Session, 'before_flush')
 def _refuse_flush(session: Session, *_: Any) -> None:
-    if session.shared_by is not None:
-        session.shared_by.take()
     if session.read_only:
         raise exception.WriteInReadOnly(statement='flush of changed objects')
 
@@ -190,50 +199,88 @@ class Transaction:
         self.session = session
         self._handover = handover
         self._owner = _thread_of_control()
-        self._depth = 0
-        self._lock = threading.Lock()
+        # How many blocks the owner is in, and how many of them may be sending
+        # something: all but those that only belong to the transaction.
+        self._depth = self._busy = 0
+        self._is_over = False
+        self._ended_by: threading.Thread | None = None
+        self._changed = threading.Condition()
 
     def join(self) -> Session:
         """Return the session, to one who may use it.
 
         :raises TransactionInUse: from another thread or asyncio task
         :raises TransactionDoomed: when a statement in it has failed
+        :raises TransactionEnded: when it is over
         """
         with self.in_use():
             return self.session
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[Session]:
-        """Keep others out while the caller uses the session."""
-        self.take(1)
-        try:
-            self.session.check_failures()
-            yield self.session
-        finally:
-            self._depth -= 1
+    def in_use(self, busy: bool = True) -> Iterator[Session]:
+        """Keep others out while the caller uses the session.
 
-    def take(self, depth: int = 0) -> None:
-        """Let the caller use it, if nobody else does.
-
-        :param depth: 1 where the caller goes on using it
-        :raises TransactionInUse: from another thread or asyncio task
+        :param busy: whether what he does there is send statements
         """
         caller = _thread_of_control()
-        with self._lock:
+        with self._changed:
+            if self._is_over:
+                raise exception.TransactionEnded()
             if caller != self._owner:
                 if self._depth or not self._handover:
                     raise _in_use(self._owner, caller)
                 self._owner = caller
-            self._depth += depth
+            self._depth += 1
+            self._busy += busy
+        try:
+            self.session.check_failures()
+            yield self.session
+        finally:
+            with self._changed:
+                self._depth -= 1
+                self._busy -= busy
+                self._changed.notify_all()
 
     def end(self) -> None:
-        """Refuse to commit what somebody is in the middle of.
+        """Let nobody in any more, before it is committed.
 
         :raises TransactionInUse: while another thread is in the middle of it
         """
-        with self._lock:
+        with self._changed:
             if self._depth:
                 raise _in_use(self._owner, _thread_of_control())
+            self._is_over = True
+
+    def abandon(self, patience: float) -> None:
+        """Let nobody in any more, and wait until nobody is sending.
+
+        A connection that was given back while a thread waits for an answer
+        would bring that answer to whoever has it next.
+
+        :param patience: seconds to wait, at most, for another thread
+        """
+        with self._changed:
+            self._is_over = True
+            self._ended_by = threading.current_thread()
+            if self._owner[0] is threading.current_thread():
+                return
+            if self._changed.wait_for(lambda: not self._busy, patience):
+                return
+        connection = self.session.connection_in_use
+        if connection is None or connection.closed:
+            return
+        # In SQLite answers belong to statements, and cannot be mixed up.
+        if connection.dialect.name != 'sqlite':
+            connection.detach()
+
+    def close(self) -> None:
+        """Close the session; who still has it is told that it is over."""
+        self.session.close()
+        self._ended_by = None
+
+    def is_ended_by_caller(self) -> bool:
+        """Return whether the caller is about to end it."""
+        return self._ended_by is threading.current_thread()
 
 
 def get_session(
@@ -319,6 +366,7 @@ def transaction(
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed, and the
         block goes on or ends without an exception
+    :raises TransactionEnded: for who uses the session after the block
     :raises InvalidInput: for a bind inside of an open transaction, or one
         that is no connection of that engine
     :raises WouldWaitForItself: independent of an open one, on SQLite
@@ -327,7 +375,7 @@ def transaction(
     outer = open_transaction(context)
     if outer is not None and not independent:
         _refuse_bind(bind, 'the transaction of the context is open')
-        with outer.in_use() as session:
+        with outer.in_use(busy=False) as session:
             yield session
         return
     own = _own_session(context, read_only, bind)
@@ -336,6 +384,8 @@ def transaction(
             raise exception.WouldWaitForItself()
     opened = Transaction(own, handover)
     slot = context.transaction_slot
+    # Longer than that no answer is waited for.
+    patience = engine.get_engines(context).conf.database.read_timeout
     try:
         with own.begin():
             slot.transaction = own.shared_by = opened
@@ -343,9 +393,10 @@ def transaction(
                 yield own
                 opened.end()
             finally:
-                slot.transaction, own.shared_by = outer, None
+                slot.transaction = outer
+                opened.abandon(patience)
     finally:
-        own.close()
+        opened.close()
 
 
 def _own_session(

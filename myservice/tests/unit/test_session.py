@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import threading
+from concurrent import futures
 from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
+from sqlalchemy import event
 
 from myservice import context
 from myservice import db
@@ -27,6 +29,11 @@ class SessionTestCase(base.DatabaseTestCase):
     def count(self) -> int:
         """Count what was committed, as another session sees it."""
         session = db.api.get_session(read_only=True)
+        with session.begin():
+            return int(session.scalar(COUNT))
+
+    def count_in_transaction(self) -> int:
+        session = db.api.get_session()
         with session.begin():
             return int(session.scalar(COUNT))
 
@@ -594,6 +601,76 @@ class TestOwnership(SessionTestCase):
         leave.set()
         other.join()
         self.assertEqual(0, self.count())
+
+    def test_its_end_waits_for_the_answer_that_another_thread_waits_for(
+        self,
+    ) -> None:
+        sending, answered = threading.Event(), threading.Event()
+
+        def slow() -> Any:
+            session = db.api.get_session(self.context)
+            with session.begin():
+                session.execute(INSERT, {'id': 'late'})
+                sending.set()
+                # As if it was the server that took so long.
+                answered.wait(0.5)
+            try:
+                session.execute(COUNT)
+            except exception.TransactionEnded as error:
+                return error
+
+        with futures.ThreadPoolExecutor(1) as executor:
+            with (
+                self.assertRaisesRegex(ValueError, 'mine'),
+                db.api.transaction(self.context, handover=True),
+            ):
+                late = executor.submit(slow)
+                sending.wait(10)
+                raise ValueError('mine')
+            self.at_rest()
+            self.assertIsInstance(late.result(), exception.TransactionEnded)
+        self.assertEqual(0, self.count())
+
+    def test_a_connection_that_is_waited_on_for_ever_serves_nobody_else(
+        self,
+    ) -> None:
+        self.database.configure(read_timeout=1)
+        inside, leave = threading.Event(), threading.Event()
+
+        def stay() -> None:
+            session = db.api.get_session(self.context)
+            with session.begin():
+                session.execute(COUNT)
+                inside.set()
+                leave.wait(10)
+
+        with futures.ThreadPoolExecutor(1) as executor:
+            with (
+                self.assertRaisesRegex(ValueError, 'mine'),
+                db.api.transaction(self.context, handover=True),
+            ):
+                late = executor.submit(stay)
+                inside.wait(10)
+                raise ValueError('mine')
+            made: list[Any] = []
+            engine = self.database.engine()
+            event.listen(engine, 'connect', lambda *new: made.append(new))
+            self.assertEqual(0, self.count_in_transaction())
+            self.assertEqual(int(self.backend != 'sqlite'), len(made))
+            leave.set()
+            self.assertIsNone(late.result())
+        self.at_rest()
+
+    def test_its_session_is_over_when_it_is(self) -> None:
+        with db.api.transaction(self.context) as session:
+            session.execute(INSERT, {'id': 'inside'})
+        for use in (
+            lambda: session.execute(COUNT),
+            lambda: session.begin().__enter__(),
+            lambda: session.get(models.Operation, 'inside'),
+        ):
+            self.assertRaises(exception.TransactionEnded, use)
+        self.at_rest()
 
     def test_a_transaction_left_open_does_not_poison_the_pool(self) -> None:
         def never_finished() -> Any:
