@@ -100,7 +100,7 @@ class Session(orm.Session):
 
     def flush(self, objects: Any = None) -> None:
         """Send what was changed; while it is shared, keep others out."""
-        if self.shared_by is None or self.shared_by.is_ended_by_caller():
+        if self.shared_by is None or self.shared_by.admits_caller():
             super().flush(objects)
         else:
             with self.shared_by.in_use():
@@ -176,7 +176,7 @@ def _execute(state: orm.ORMExecuteState) -> Any:
         return None
     if session.read_only:
         statements.refuse_write(state.statement)
-    if session.shared_by is None:
+    if session.shared_by is None or session.shared_by.admits_caller():
         return None
     with session.shared_by.in_use():
         return state.invoke_statement()
@@ -204,7 +204,7 @@ class Transaction:
         self._depth = self._busy = 0
         self._is_over = False
         self._ended_by: threading.Thread | None = None
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
 
     def join(self) -> Session:
         """Return the session, to one who may use it.
@@ -239,7 +239,8 @@ class Transaction:
             with self._changed:
                 self._depth -= 1
                 self._busy -= busy
-                self._changed.notify_all()
+                if self._is_over:
+                    self._changed.notify_all()
 
     def end(self) -> None:
         """Let nobody in any more, before it is committed.
@@ -277,6 +278,12 @@ class Transaction:
         """Close the session; who still has it is told that it is over."""
         self.session.close()
         self._ended_by = None
+
+    def admits_caller(self) -> bool:
+        """Return whether the caller is in a block, or is about to end it."""
+        if self._busy > 0:
+            return self._owner == _thread_of_control()
+        return self.is_ended_by_caller()
 
     def is_ended_by_caller(self) -> bool:
         """Return whether the caller is about to end it."""
