@@ -114,11 +114,17 @@ class RequestContext(context.RequestContext):
 
         A transaction is one of one database: that of this context and that of
         the copy know nothing of each other. Copies for the same engines join
-        the same one.
+        the same one. A dict that ``to_dict`` has made says nothing of engines.
 
         :param engines: a ``db.api.Engines``; None is the configured ones
         :returns: the copy; this context stays as it is
+        :raises InvalidInput: when engines is something else
         """
+        if engines is not None and not hasattr(engines, 'get_engine'):
+            raise exception.InvalidInput(
+                field='engines',
+                reason=f'{engines!r:.100} is no db.api.Engines',
+            )
         other = copy.copy(self)
         other.engines = engines
         other.transaction_slot = self._slots.setdefault(

@@ -40,9 +40,14 @@ class Engines:
     """The engines of one configuration; each starts at its first use.
 
     :param conf: the ConfigOpts whose [database] group configures them
+    :raises InvalidInput: when conf is something else
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
+        if not isinstance(conf, cfg.ConfigOpts):
+            raise exception.InvalidInput(
+                field='conf', reason=f'{conf!r:.100} is not a ConfigOpts'
+            )
         options.register_opts(conf)
         self.conf = conf
         self._facades: dict[Form, Any] = {}
@@ -189,9 +194,11 @@ def get_engine(
     """Return SQLAlchemy's engine, for what the API has no function for.
 
     Nothing is connected before its first use. A connection of it can be the
-    ``bind`` of a session or a transaction.
+    ``bind`` of a session or a transaction. Close its pool by ``dispose()`` of
+    this module, as others share it.
 
-    :param context: the caller, whose engines are meant; none, the configured
+    :param context: the caller, whose engines are meant; without one, they are
+        those of the call under way, else the configured ones
     :param read_only: whether it is for read-only transactions
     :returns: the engine of transactions
     :raises InvalidInput: when [database] connection cannot be used

@@ -38,6 +38,8 @@ Form = Literal[
 # Marks in the ``info`` of a connection.
 _STATE = 'myservice.state'
 _OPEN, _COMMITTING, _ENDED = 'open', 'committing', 'ended'
+# Somebody may use it past SQLAlchemy's Connection, by raw_connection().
+_UNKNOWN = 'unknown'
 _HAS_TURN = 'myservice.has_turn'
 _RETURNED_AT = 'myservice.returned_at'
 
@@ -45,9 +47,9 @@ _RETURNED_AT = 'myservice.returned_at'
 # too, unless it finds this mark, so ours, which runs first, always leaves it.
 _OSLO_DB_HAS_BEGUN = 'in_transaction'
 
-# The list, in the ``info`` of a connection, that a session wants the errors
-# of its statements in.
-FAILURES = 'myservice.failures'
+# The lists, in the ``info`` of a connection, that sessions want the errors of
+# its statements in.
+_FAILURES = 'myservice.failures'
 
 # A parameter of the URL, and an execution option.
 FORM = 'myservice_form'
@@ -136,9 +138,10 @@ class EnginePlugin(CreateEnginePlugin):
         """Listen to the events by which we do less than the defaults."""
         event.listen(engine, 'handle_error', _translate_error)
         if self._form != 'autocommit':
+            event.listen(engine, 'engine_connect', mark_ended)
             event.listen(engine, 'begin', mark_open)
             event.listen(engine, 'commit', mark_committing)
-            event.listen(engine, 'rollback', _mark_ended)
+            event.listen(engine, 'rollback', mark_ended)
             event.listen(engine, 'reset', _roll_back_if_open)
         if engine.dialect.name == 'sqlite':
             event.listen(engine, 'begin', self._begin_sqlite)
@@ -216,6 +219,7 @@ class EnginePlugin(CreateEnginePlugin):
         longest = self._option('ping_after_idle')
 
         def ping_if_idle(dbapi_connection: Any, record: Any, _: Any) -> None:
+            record.info[_STATE] = _UNKNOWN
             returned_at = record.info.get(_RETURNED_AT)
             if returned_at is None or time.monotonic() - returned_at < longest:
                 return
@@ -240,6 +244,10 @@ class EnginePlugin(CreateEnginePlugin):
         connection.info[_OSLO_DB_HAS_BEGUN] = True
 
     def _end_turn(self, dbapi_connection: Any, record: Any) -> None:
+        if dbapi_connection is not None:
+            # SQLAlchemy takes another isolation level back to that of the
+            # driver, where a statement in autocommit would not be committed.
+            dbapi_connection.isolation_level = None
         if record.info.pop(_HAS_TURN, False):
             self._turns.end()
 
@@ -300,8 +308,15 @@ def mark_open(connection: sa.Connection) -> None:
     """Note that a transaction begins."""
     info = connection.info
     info[_STATE] = _OPEN
-    # That of a session before, which would collect errors for ever.
-    info.pop(FAILURES, None)
+    # Those of sessions before, which would collect errors for ever.
+    info.pop(_FAILURES, None)
+
+
+def collect_failures(
+    connection: sa.Connection, failures: list[Exception]
+) -> None:
+    """Let a list have the errors of a connection until the next begin."""
+    connection.info.setdefault(_FAILURES, []).append(failures)
 
 
 def mark_committing(connection: sa.Connection) -> None:
@@ -309,14 +324,17 @@ def mark_committing(connection: sa.Connection) -> None:
     connection.info[_STATE] = _COMMITTING
 
 
-def _mark_ended(connection: sa.Connection) -> None:
+def mark_ended(connection: sa.Connection) -> None:
+    """Note that no transaction is open."""
     # To look at the info of an invalidated connection would reconnect.
     if not connection.invalidated:
         connection.info[_STATE] = _ENDED
 
 
 def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
-    if state.terminate_only or record.info.get(_STATE) != _OPEN:
+    if state.terminate_only:
+        return
+    if record.info.get(_STATE) not in (_OPEN, _UNKNOWN):
         return
     if not state.transaction_was_reset:
         dbapi_connection.rollback()
@@ -338,7 +356,8 @@ def _translate_error(context: Any) -> None:
     try:
         errors.translate(context)
     except Exception as error:
-        connection.info.get(FAILURES, []).append(error)
+        for failures in connection.info.get(_FAILURES, []):
+            failures.append(error)
         if committing and errors.is_lost(error):
             raise errors.commit_unknown(error) from error
         raise

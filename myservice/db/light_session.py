@@ -144,6 +144,7 @@ class LightTransaction(_Light):
     def begin(self) -> Iterator[Self]:
         """Return the block that is the transaction."""
         with self._engine.connect() as connection:
+            engine_plugin.mark_ended(connection)
             self._connection = connection
             self._failure: Exception | None = None
             try:

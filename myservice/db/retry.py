@@ -18,6 +18,7 @@ waits until the server has decided that. Then
 """
 
 import collections
+import contextlib
 import functools
 import inspect
 import itertools
@@ -25,6 +26,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 from typing import TypeVar
 from typing import cast
@@ -178,7 +180,8 @@ def run_in_transaction(
             )
             # The key was free, so no earlier attempt has held or will.
             attempts.settle_doubt()
-            results[-1] = body()
+            with attempts.foreign_doubts():
+                results[-1] = body()
         return results[-1]
 
     def find_trace() -> Any:
@@ -214,8 +217,9 @@ def atomic(function: F) -> F:
     return cast(F, call)
 
 
-# Calls of the same function are those that are likely to collide.
-_collisions: collections.defaultdict[str, turn.Collisions] = (
+# Calls of the same function on the same database are those that are likely to
+# collide.
+_collisions: collections.defaultdict[tuple[str, int], turn.Collisions] = (
     collections.defaultdict(turn.Collisions)
 )
 
@@ -276,7 +280,8 @@ class _Attempts:
         raise self._unknown(error) from error
 
     def _in_turn(self) -> Any:
-        collisions = _collisions[self._operation.function]
+        called = self._operation
+        collisions = _collisions[called.function, id(called.engines)]
         try:
             return collisions.avoid(self._attempt_or_trace)
         except db_exception.DBDeadlock as error:
@@ -295,6 +300,15 @@ class _Attempts:
                 return self._find_trace()
             except exception.NotFound:
                 raise self._unknown(refusal) from refusal
+
+    @contextlib.contextmanager
+    def foreign_doubts(self) -> Iterator[None]:
+        """Note that a COMMIT that is lost in this block is another one's."""
+        try:
+            yield
+        except exception.CommitUnknown:
+            self._final = True
+            raise
 
     def settle_doubt(self) -> None:
         """Note that it is known what became of the attempts so far."""

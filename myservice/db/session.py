@@ -28,6 +28,7 @@ from sqlalchemy import orm
 
 from myservice import exception
 from myservice.context import RequestContext
+from myservice.context import TransactionSlot
 from myservice.db import engine
 from myservice.db import engine_plugin
 from myservice.db import errors
@@ -143,7 +144,7 @@ def _collect_failures(
     session: Session, _: Any, connection: sa.Connection
 ) -> None:
     session.connection_in_use = connection
-    connection.info[engine_plugin.FAILURES] = session.failures
+    engine_plugin.collect_failures(connection, session.failures)
 
 
 @event.listens_for(Session, 'after_transaction_create')
@@ -193,10 +194,15 @@ class Transaction:
 
     :param session: the session that calls join
     :param handover: whether any thread may use it, one at a time
+    :param slot: that of the context, where calls find it
     """
 
-    def __init__(self, session: Session, handover: bool) -> None:
+    def __init__(
+        self, session: Session, handover: bool, slot: TransactionSlot
+    ) -> None:
         self.session = session
+        self._slot = slot
+        self._outer = slot.transaction
         self._handover = handover
         self._owner = _thread_of_control()
         # How many blocks the owner is in, and how many of them may be sending
@@ -205,6 +211,10 @@ class Transaction:
         self._is_over = False
         self._ended_by: threading.Thread | None = None
         self._changed = threading.Condition(threading.Lock())
+
+    def start(self) -> None:
+        """Let calls join, once it has begun."""
+        self._slot.transaction = self.session.shared_by = self
 
     def join(self) -> Session:
         """Return the session, to one who may use it.
@@ -240,6 +250,7 @@ class Transaction:
                 self._depth -= 1
                 self._busy -= busy
                 if self._is_over:
+                    self._leave_slot()
                     self._changed.notify_all()
 
     def end(self) -> None:
@@ -263,6 +274,7 @@ class Transaction:
         with self._changed:
             self._is_over = True
             self._ended_by = threading.current_thread()
+            self._leave_slot()
             if self._owner[0] is threading.current_thread():
                 return
             if self._changed.wait_for(lambda: not self._busy, patience):
@@ -273,6 +285,11 @@ class Transaction:
         # In SQLite answers belong to statements, and cannot be mixed up.
         if connection.dialect.name != 'sqlite':
             connection.detach()
+
+    def _leave_slot(self) -> None:
+        # Who is still inside must not go on with transactions of his own.
+        if not self._depth:
+            self._slot.transaction = self._outer
 
     def close(self) -> None:
         """Close the session; who still has it is told that it is over."""
@@ -327,6 +344,11 @@ def get_session(
     engines = engine.get_engines(context)
     if bind is not None or binds is not None:
         _refuse_bind(autocommit or light, 'it is for the default form')
+        for each in (bind, *(binds or {}).values()):
+            known = each is None or isinstance(each, sa.Engine | sa.Connection)
+            _refuse_bind(
+                not known, f'{each!r:.100} is no Engine or Connection'
+            )
         session = Session(
             bind or engines.get_engine('transaction'),
             binds=binds,
@@ -389,18 +411,16 @@ def transaction(
     if outer is not None and own.get_bind().dialect.name == 'sqlite':
         if not (read_only or outer.session.read_only):
             raise exception.WouldWaitForItself()
-    opened = Transaction(own, handover)
-    slot = context.transaction_slot
+    opened = Transaction(own, handover, context.transaction_slot)
     # Longer than that no answer is waited for.
     patience = engine.get_engines(context).conf.database.read_timeout
     try:
         with own.begin():
-            slot.transaction = own.shared_by = opened
+            opened.start()
             try:
                 yield own
                 opened.end()
             finally:
-                slot.transaction = outer
                 opened.abandon(patience)
     finally:
         opened.close()
@@ -415,7 +435,12 @@ def _own_session(
     if bind is not None:
         # Calls that join rely on its isolation level, and on our errors.
         ours = engine.get_engine(context, read_only)
-        _refuse_bind(bind.engine is not ours, 'it is not of get_engine()')
+        _refuse_bind(
+            not isinstance(bind, sa.Connection) or bind.engine is not ours,
+            'it is no connection of get_engine()',
+        )
+        level = bind.get_execution_options().get('isolation_level')
+        _refuse_bind(level == 'AUTOCOMMIT', 'it is in AUTOCOMMIT')
     own = Session(
         bind or engine.get_engines(context).get_engine(form),
         expire_on_commit=False,

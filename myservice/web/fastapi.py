@@ -28,6 +28,7 @@ from typing import TypeVar
 import fastapi
 from anyio import CapacityLimiter
 from anyio import to_thread
+from fastapi.requests import HTTPConnection
 
 from myservice import db
 from myservice.context import RequestContext
@@ -52,7 +53,7 @@ async def run(
     :returns: what it returns
     """
     call = functools.partial(function, *args, **kwargs)
-    context = args[0] if args else None
+    context = kwargs.get('context', args[0] if args else None)
     limiter = None
     if isinstance(context, RequestContext):
         if context.transaction_slot.transaction is not None:
@@ -61,13 +62,13 @@ async def run(
     return await to_thread.run_sync(call, limiter=limiter)
 
 
-async def get_context(request: fastapi.Request) -> RequestContext:
+async def get_context(request: HTTPConnection) -> RequestContext:
     """Return the context of the request, without a transaction.
 
     ``app.state.admin_roles``, by default ``('admin',)``, are the roles that
     make an administrator.
 
-    :param request: the request
+    :param request: the request, or the WebSocket
     :returns: the context, the same for all who depend on it
     """
     headers = collections.defaultdict(list)

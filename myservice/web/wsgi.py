@@ -102,6 +102,11 @@ class _Response:
         if self._send is not None:
             # It has failed in the middle of its body: the server knows best.
             return self._start_response(*arguments)
+        if self._started_with:
+            if len(arguments) < 3 or not arguments[2]:
+                raise RuntimeError('start_response was called twice')
+            # Nothing of it was sent: the error takes its place.
+            self._chunks.clear()
         self._started_with = arguments
         return self._write
 

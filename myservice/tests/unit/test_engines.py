@@ -118,6 +118,50 @@ class TestBind(base.DatabaseTestCase):
             )
         self.assertEqual(1, self.version())
 
+    def test_each_session_on_a_connection_hears_of_its_failures(self) -> None:
+        again = {'host': self.service.host, 'binary': self.service.binary}
+        with (
+            self.assertRaises(exception.TransactionDoomed),
+            db.api.transaction(self.context) as session,
+        ):
+            other = db.api.get_session(bind=session.connection())
+            other.execute(RAISE)
+            self.assertRaises(
+                exception.ServiceExists,
+                db.api.service_create,
+                self.context,
+                again,
+            )
+        self.assertEqual(1, self.version())
+
+    def test_a_connection_in_autocommit_is_refused(self) -> None:
+        self.connection.execution_options(isolation_level='AUTOCOMMIT')
+        with (
+            self.assertRaisesRegex(exception.InvalidInput, 'in AUTOCOMMIT'),
+            db.api.transaction(self.context, bind=self.connection),
+        ):
+            pass
+
+    def test_what_is_no_connection_is_refused(self) -> None:
+        wrong: Any
+        for wrong in ('sqlite://', 1, {}, object()):
+            for arguments in (
+                {'bind': wrong},
+                {'binds': {models.Base: wrong}},
+            ):
+                self.assertRaisesRegex(
+                    exception.InvalidInput,
+                    'is no Engine or Connection',
+                    db.api.get_session,
+                    **arguments,
+                )
+        engine: Any = db.api.get_engine()
+        with (
+            self.assertRaisesRegex(exception.InvalidInput, 'no connection of'),
+            db.api.transaction(self.context, bind=engine),
+        ):
+            pass
+
     def test_a_snapshot_takes_a_connection_for_reading(self) -> None:
         with (
             db.api.get_engine(read_only=True).connect() as connection,
@@ -133,7 +177,8 @@ class TestBind(base.DatabaseTestCase):
             with (
                 engine.connect() as connection,
                 self.assertRaisesRegex(
-                    exception.InvalidInput, 'bind: it is not of get_engine'
+                    exception.InvalidInput,
+                    'bind: it is no connection of get_engine',
                 ),
                 db.api.transaction(self.context, bind=connection),
             ):
@@ -316,6 +361,15 @@ class TestUsing(base.DatabaseTestCase):
             twin = copy.deepcopy(self.there)
             self.assertIs(self.other.engines, twin.engines)
             self.assertIsNone(twin.transaction_slot.transaction)
+
+    def test_what_is_no_engines_is_refused(self) -> None:
+        for wrong in ('sqlite://', self.other.engines.conf):
+            self.assertRaises(
+                exception.InvalidInput, self.context.using, wrong
+            )
+        path: Any = 'myservice.conf'
+        self.assertRaises(exception.InvalidInput, db.api.Engines, path)
+        self.assertRaises(exception.InvalidInput, db.api.configure, path)
 
     def test_run_in_transaction_is_of_the_database_of_the_context(
         self,

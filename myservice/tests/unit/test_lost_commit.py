@@ -168,6 +168,32 @@ class TestLostCommit(base.DatabaseTestCase):
         self.assertEqual(['h0'], [row.host for row in rows])
         self.assertEqual((1, 0), self.doubts())
 
+    def test_a_lost_commit_of_another_transaction_is_not_its_own(
+        self,
+    ) -> None:
+        made = factories.create_service(version=0)
+
+        def work(ctx: context.RequestContext) -> None:
+            own = db.api.get_session()
+            with own.begin():
+                own.execute(
+                    sa.update(SERVICES).values(version=SERVICES.c.version + 1)
+                )
+
+        engine = self.database.engine()
+        # A new connection to MariaDB sends a COMMIT by itself.
+        with engine.connect(), engine.connect():
+            pass
+        self.lose('commit', proxy.DropAfter())
+        self.assertRaises(
+            exception.CommitUnknown,
+            db.api.run_in_transaction,
+            self.context,
+            work,
+        )
+        row = db.api.service_get(self.context, made.id)
+        self.assertEqual(1, row.version)
+
     def test_a_plain_transaction_cannot_be_settled(self) -> None:
         def work() -> None:
             with db.api.transaction(self.context):

@@ -255,6 +255,29 @@ class TestForms(SessionTestCase):
                 session.execute(INSERT, {'id': 'after'})
         self.assertEqual(2, self.count())
 
+    def test_another_isolation_level_is_gone_with_its_transaction(
+        self,
+    ) -> None:
+        options = {'isolation_level': 'SERIALIZABLE'}
+        with db.api.transaction(self.context) as session:
+            session.connection(execution_options=options)
+            session.execute(INSERT, {'id': 'serializable'})
+        made = factories.create_service()
+        self.database.configure()
+        self.assertEqual([made], db.api.service_get_all(self.context))
+
+    def test_a_raw_connection_is_rolled_back(self) -> None:
+        if self.backend == 'sqlite':
+            self.skipTest('it is in autocommit')
+        raw = db.api.get_engine().raw_connection()
+        raw.cursor().execute(
+            "INSERT INTO operations VALUES ('raw', 0, '2026-01-01')"
+        )
+        raw.close()
+        with db.api.transaction(self.context) as session:
+            session.execute(INSERT, {'id': 'ours'})
+        self.assertEqual(1, self.count())
+
     def test_what_was_read_reads_well_after_the_end(self) -> None:
         factories.create_service(host='h1')
         session = db.api.get_session()
@@ -659,6 +682,31 @@ class TestOwnership(SessionTestCase):
             self.assertEqual(int(self.backend != 'sqlite'), len(made))
             leave.set()
             self.assertIsNone(late.result())
+        self.at_rest()
+
+    def test_who_is_inside_at_its_end_begins_nothing_of_his_own(self) -> None:
+        inside, leave = threading.Event(), threading.Event()
+
+        def stay() -> Any:
+            with db.api.transaction(self.context):
+                inside.set()
+                leave.wait(10)
+                try:
+                    return factories_in(self.context, 'late')
+                except exception.TransactionEnded as error:
+                    return error
+
+        with futures.ThreadPoolExecutor(1) as executor:
+            with (
+                self.assertRaisesRegex(ValueError, 'mine'),
+                db.api.transaction(self.context, handover=True),
+            ):
+                late = executor.submit(stay)
+                inside.wait(10)
+                raise ValueError('mine')
+            leave.set()
+            self.assertIsInstance(late.result(), exception.TransactionEnded)
+        self.assertEqual([], db.api.service_get_all(self.context))
         self.at_rest()
 
     def test_its_session_is_over_when_it_is(self) -> None:

@@ -97,6 +97,21 @@ class TestFastAPI(test_web.WebTestCase):
         ]
         self.assertEqual([False, True], answers)
 
+    def test_a_websocket_has_a_context(self) -> None:
+        @self.app.websocket('/socket')
+        async def socket(
+            socket: fastapi.WebSocket, context: web.Context
+        ) -> None:
+            await socket.accept()
+            await socket.send_text(str(context.user_id))
+            await socket.close()
+
+        headers = {'X-User-Id': 'u1'}
+        with self.client().websocket_connect(
+            '/socket', headers=headers
+        ) as connected:
+            self.assertEqual('u1', connected.receive_text())
+
     def test_no_thread_keeps_the_context_of_a_request(self) -> None:
         @self.app.get('/')
         async def endpoint(context: web.Transaction) -> Any:

@@ -1,5 +1,6 @@
 """The WSGI middleware, called as a server would call it."""
 
+import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -159,6 +160,35 @@ class TestWSGI(test_web.WebTestCase):
             ([], [], 1), (self.started, self.hosts(), body.closed)
         )
         self.check_at_rest()
+
+    def test_an_error_after_a_part_takes_its_place(self) -> None:
+        def application(environ: Any, start_response: Any) -> Any:
+            write = start_response(OK, PLAIN)
+            write(b'half of it')
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                start_response('500 No', PLAIN, sys.exc_info())
+            return [b'why']
+
+        self.assertEqual(b'why', self.request(application))
+        self.assertEqual([], self.written)
+        self.assertEqual([('500 No', [])], self.started)
+
+    def test_two_statuses_are_an_error(self) -> None:
+        def application(environ: Any, start_response: Any) -> Any:
+            start_response(OK, PLAIN)
+            start_response('404 Not Found', PLAIN)
+            return []
+
+        middleware = wsgi.ContextMiddleware(application, transaction=True)
+        self.assertRaisesRegex(
+            RuntimeError,
+            'called twice',
+            middleware,
+            {},
+            self.start_response,
+        )
 
     def test_a_stream_runs_without_a_transaction(self) -> None:
         def stream() -> bytes:
