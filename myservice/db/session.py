@@ -13,28 +13,20 @@ there, whose ``begin()`` then opens nothing and whose ``commit()`` leaves the
 commit to the owner. When to try again is not decided here but in retry.py.
 """
 
-import asyncio
 import contextlib
-import threading
-import weakref
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy import orm
 
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.context import TransactionSlot
 from myservice.db import engine
-from myservice.db import engine_plugin
-from myservice.db import errors
-from myservice.db import operation
-from myservice.db import statements
 from myservice.db.engine_plugin import Form
+from myservice.db.joined_session import Session
+from myservice.db.joined_session import Transaction
 from myservice.db.light_session import LightSession
 from myservice.db.light_session import LightTransaction
 from myservice.db.operation import Operation
@@ -71,240 +63,6 @@ class AnySession(Protocol):
     def locks(self) -> bool:
         """Return whether a get by id locks its row."""
         ...
-
-
-class Session(orm.Session):
-    """SQLAlchemy's Session, which others can join while it is shared."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.shared_by: Transaction | None = None
-        self.read_only = False
-        self.connection_in_use: sa.Connection | None = None
-        # The errors of its statements, and how many there were before each
-        # savepoint: to roll back to it takes back those that came after it.
-        self.failures: list[Exception] = []
-        self.failures_before: weakref.WeakKeyDictionary[
-            orm.SessionTransaction, int
-        ] = weakref.WeakKeyDictionary()
-
-    @property
-    def operation(self) -> Operation:
-        """The operation of the call that the session works for."""
-        return operation.current()
-
-    def begin(self, nested: bool = False) -> Any:
-        """Begin a transaction, or join the one that is shared."""
-        if self.shared_by is not None and not nested:
-            return self.shared_by.in_use()
-        return super().begin(nested)
-
-    def flush(self, objects: Any = None) -> None:
-        """Send what was changed; while it is shared, keep others out."""
-        if self.shared_by is None or self.shared_by.admits_caller():
-            super().flush(objects)
-        else:
-            with self.shared_by.in_use():
-                super().flush(objects)
-
-    def commit(self) -> None:
-        """Commit; while it is shared, only flush: the owner commits."""
-        if self.shared_by is not None:
-            self.flush()
-        else:
-            super().commit()
-
-    def rollback(self) -> None:
-        """Roll back; while it is shared, doom it: the owner rolls back."""
-        if self.shared_by is not None:
-            self.failures.append(exception.PartRolledBack())
-        else:
-            super().rollback()
-
-    def close(self) -> None:
-        """Give everything back; while it is shared, that is the owner's."""
-        if self.shared_by is None or self.shared_by.is_ended_by_caller():
-            super().close()
-
-    def locks(self) -> bool:
-        """Return whether a get by id locks its row: unless it only reads."""
-        return not self.read_only
-
-    def check_failures(self) -> None:
-        """Refuse to go on after a statement that failed.
-
-        :raises TransactionDoomed: when one has
-        """
-        for failure in self.failures:
-            raise errors.doomed(failure) from failure
-
-
-@event.listens_for(Session, 'after_begin')
-def _collect_failures(
-    session: Session, _: Any, connection: sa.Connection
-) -> None:
-    session.connection_in_use = connection
-    engine_plugin.collect_failures(connection, session.failures)
-
-
-@event.listens_for(Session, 'after_transaction_create')
-def _begin(session: Session, begun: orm.SessionTransaction) -> None:
-    if begun.nested:
-        session.failures_before[begun] = len(session.failures)
-    elif begun.parent is None:
-        session.failures.clear()
-
-
-@event.listens_for(Session, 'after_soft_rollback')
-def _take_failures_back(
-    session: Session, ended: orm.SessionTransaction
-) -> None:
-    connection = session.connection_in_use
-    if ended.nested and connection is not None:
-        if not connection.invalidated:
-            del session.failures[session.failures_before[ended] :]
-
-
-@event.listens_for(Session, 'before_commit')
-def _refuse_to_commit_a_part(session: Session) -> None:
-    session.check_failures()
-
-
-@event.listens_for(Session, 'do_orm_execute')
-def _execute(state: orm.ORMExecuteState) -> Any:
-    session = state.session
-    if not isinstance(session, Session):
-        return None
-    if session.read_only:
-        statements.refuse_write(state.statement)
-    if session.shared_by is None or session.shared_by.admits_caller():
-        return None
-    with session.shared_by.in_use():
-        return state.invoke_statement()
-
-
-@event.listens_for(Session, 'before_flush')
-def _refuse_flush(session: Session, *_: Any) -> None:
-    if session.read_only:
-        raise exception.WriteInReadOnly(statement='flush of changed objects')
-
-
-class Transaction:
-    """What is open in a context: a session, and who may use it.
-
-    :param session: the session that calls join
-    :param handover: whether any thread may use it, one at a time
-    :param slot: that of the context, where calls find it
-    """
-
-    def __init__(
-        self, session: Session, handover: bool, slot: TransactionSlot
-    ) -> None:
-        self.session = session
-        self._slot = slot
-        self._outer = slot.transaction
-        self._handover = handover
-        self._owner = _thread_of_control()
-        # How many blocks the owner is in, and how many of them may be sending
-        # something: all but those that only belong to the transaction.
-        self._depth = self._busy = 0
-        self._is_over = False
-        self._ended_by: threading.Thread | None = None
-        self._changed = threading.Condition(threading.Lock())
-
-    def start(self) -> None:
-        """Let calls join, once it has begun."""
-        self._slot.transaction = self.session.shared_by = self
-
-    def join(self) -> Session:
-        """Return the session, to one who may use it.
-
-        :raises TransactionInUse: from another thread or asyncio task
-        :raises TransactionDoomed: when a statement in it has failed
-        :raises TransactionEnded: when it is over
-        """
-        with self.in_use():
-            return self.session
-
-    @contextlib.contextmanager
-    def in_use(self, busy: bool = True) -> Iterator[Session]:
-        """Keep others out while the caller uses the session.
-
-        :param busy: whether what he does there is send statements
-        """
-        caller = _thread_of_control()
-        with self._changed:
-            if self._is_over:
-                raise exception.TransactionEnded()
-            if caller != self._owner:
-                if self._depth or not self._handover:
-                    raise _in_use(self._owner, caller)
-                self._owner = caller
-            self._depth += 1
-            self._busy += busy
-        try:
-            self.session.check_failures()
-            yield self.session
-        finally:
-            with self._changed:
-                self._depth -= 1
-                self._busy -= busy
-                if self._is_over:
-                    self._leave_slot()
-                    self._changed.notify_all()
-
-    def end(self) -> None:
-        """Let nobody in any more, before it is committed.
-
-        :raises TransactionInUse: while another thread is in the middle of it
-        """
-        with self._changed:
-            if self._depth:
-                raise _in_use(self._owner, _thread_of_control())
-            self._is_over = True
-
-    def abandon(self, patience: float) -> None:
-        """Let nobody in any more, and wait until nobody is sending.
-
-        A connection that was given back while a thread waits for an answer
-        would bring that answer to whoever has it next.
-
-        :param patience: seconds to wait, at most, for another thread
-        """
-        with self._changed:
-            self._is_over = True
-            self._ended_by = threading.current_thread()
-            self._leave_slot()
-            if self._owner[0] is threading.current_thread():
-                return
-            if self._changed.wait_for(lambda: not self._busy, patience):
-                return
-        connection = self.session.connection_in_use
-        if connection is None or connection.closed:
-            return
-        # In SQLite answers belong to statements, and cannot be mixed up.
-        if connection.dialect.name != 'sqlite':
-            connection.detach()
-
-    def _leave_slot(self) -> None:
-        # Who is still inside must not go on with transactions of his own.
-        if not self._depth:
-            self._slot.transaction = self._outer
-
-    def close(self) -> None:
-        """Close the session; who still has it is told that it is over."""
-        self.session.close()
-        self._ended_by = None
-
-    def admits_caller(self) -> bool:
-        """Return whether the caller is in a block, or is about to end it."""
-        if self._busy > 0:
-            return self._owner == _thread_of_control()
-        return self.is_ended_by_caller()
-
-    def is_ended_by_caller(self) -> bool:
-        """Return whether the caller is about to end it."""
-        return self._ended_by is threading.current_thread()
 
 
 def get_session(
@@ -508,23 +266,3 @@ def open_transaction(context: RequestContext | None) -> Transaction | None:
             reason=f'{context!r:.100} is not a myservice RequestContext',
         ) from error
     return opened
-
-
-def _thread_of_control() -> tuple[Any, Any]:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return threading.current_thread(), task
-
-
-def _in_use(
-    owner: tuple[Any, Any], caller: tuple[Any, Any]
-) -> exception.TransactionInUse:
-    def name(who: tuple[Any, Any]) -> str:
-        thread, task = who
-        return f'thread {thread.name}' + (
-            f', task {task.get_name()}' if task else ''
-        )
-
-    return exception.TransactionInUse(owner=name(owner), caller=name(caller))
