@@ -164,7 +164,7 @@ def require_admin(context: RequestContext, function: str) -> None:
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when context is no RequestContext
     """
-    _check_context(context)
+    check_context(context)
     if not context.is_admin:
         raise exception.AdminRequired(
             user_id=context.user_id, function=function
@@ -184,7 +184,7 @@ def require_project(
     :raises InvalidInput: when no project is named, or context is no
         RequestContext
     """
-    _check_context(context)
+    check_context(context)
     asked = context.project_id if project_id is None else project_id
     if not isinstance(asked, str) or not asked:
         raise exception.InvalidInput(
@@ -199,7 +199,12 @@ def require_project(
     return asked
 
 
-def _check_context(context: Any) -> None:
+def check_context(context: Any) -> None:
+    """Refuse what is no context.
+
+    :param context: the caller
+    :raises InvalidInput: when context is no RequestContext
+    """
     if not isinstance(context, RequestContext):
         raise exception.InvalidInput(
             field='context',

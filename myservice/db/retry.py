@@ -37,6 +37,7 @@ from oslo_db import exception as db_exception
 
 from myservice import exception
 from myservice.context import RequestContext
+from myservice.context import check_context
 from myservice.db import engine
 from myservice.db import errors
 from myservice.db import models
@@ -159,9 +160,11 @@ def run_in_transaction(
     :param function: called with the context, unless it takes none, and with
         the other arguments; what it does besides the database is repeated too
     :returns: what the function returned
+    :raises InvalidInput: when context is no RequestContext
     :raises CommitUnknown: when the connection was lost during COMMIT and the
         database could not be reached again to tell
     """
+    check_context(context)
     if _takes_context(function, context, args, kwargs):
         body = functools.partial(function, context, *args, **kwargs)
     else:

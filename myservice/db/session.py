@@ -23,6 +23,7 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
+from myservice.context import check_context
 from myservice.db import engine
 from myservice.db.engine_plugin import Form
 from myservice.db.joined_session import Session
@@ -154,11 +155,12 @@ def transaction(
     :raises TransactionDoomed: when a statement in it has failed, and the
         block goes on or ends without an exception
     :raises TransactionEnded: for who uses the session after the block
-    :raises InvalidInput: for a bind inside of an open transaction, or one
-        that is no connection of that engine
+    :raises InvalidInput: when context is no RequestContext; for a bind inside
+        of an open transaction, or one that is no connection of that engine
     :raises WouldWaitForItself: independent of an open one, on SQLite
     :raises CommitUnknown: when the connection was lost during COMMIT
     """
+    check_context(context)
     outer = open_transaction(context)
     if outer is not None and not independent:
         _refuse_bind(bind, 'the transaction of the context is open')

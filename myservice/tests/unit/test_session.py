@@ -709,6 +709,15 @@ class TestOwnership(SessionTestCase):
         self.assertEqual([], db.api.service_get_all(self.context))
         self.at_rest()
 
+    def test_it_needs_a_context(self) -> None:
+        wrong: Any
+        for wrong in (None, 'admin', object()):
+            for use in (
+                lambda wrong=wrong: db.api.transaction(wrong).__enter__(),
+                lambda wrong=wrong: db.api.run_in_transaction(wrong, list),
+            ):
+                self.assertRaises(exception.InvalidInput, use)
+
     def test_its_session_is_over_when_it_is(self) -> None:
         with db.api.transaction(self.context) as session:
             session.execute(INSERT, {'id': 'inside'})
