@@ -712,11 +712,15 @@ class TestOwnership(SessionTestCase):
     def test_it_needs_a_context(self) -> None:
         wrong: Any
         for wrong in (None, 'admin', object()):
-            for use in (
-                lambda wrong=wrong: db.api.transaction(wrong).__enter__(),
-                lambda wrong=wrong: db.api.run_in_transaction(wrong, list),
-            ):
-                self.assertRaises(exception.InvalidInput, use)
+            self.assertRaises(
+                exception.InvalidInput, db.api.transaction(wrong).__enter__
+            )
+            self.assertRaises(
+                exception.InvalidInput,
+                db.api.run_in_transaction,
+                wrong,
+                list,
+            )
 
     def test_its_session_is_over_when_it_is(self) -> None:
         with db.api.transaction(self.context) as session:
