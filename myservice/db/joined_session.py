@@ -25,12 +25,22 @@ from myservice.db.operation import Operation
 
 
 class Session(orm.Session):
-    """SQLAlchemy's Session, which others can join while it is shared."""
+    """SQLAlchemy's Session, which others can join while it is shared.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    :param bind: what it works on
+    :param binds: model to what it works on for that model
+    :param read_only: whether it refuses to write
+    """
+
+    def __init__(
+        self,
+        bind: sa.Engine | sa.Connection,
+        binds: Any = None,
+        read_only: bool = False,
+    ) -> None:
+        super().__init__(bind, binds=binds, expire_on_commit=False)
         self.shared_by: Transaction | None = None
-        self.read_only = False
+        self.read_only = read_only
         self.connection_in_use: sa.Connection | None = None
         # The errors of its statements, and how many there were before each
         # savepoint: to roll back to it takes back those that came after it.

@@ -108,13 +108,8 @@ def get_session(
             _refuse_bind(
                 not known, f'{each!r:.100} is no Engine or Connection'
             )
-        session = Session(
-            bind or engines.get_engine('transaction'),
-            binds=binds,
-            expire_on_commit=False,
-        )
-        session.read_only = read_only
-        return session
+        default = bind or engines.get_engine('transaction')
+        return Session(default, binds, read_only)
     if read_only:
         stale = context is not None and context.takes_stale
         form: Form = 'stale_read' if stale else 'read'
@@ -123,7 +118,7 @@ def get_session(
         return LightSession(engines.get_engine('autocommit'), writes=1)
     if light:
         return LightTransaction(engines.get_engine('light'))
-    return Session(engines.get_engine('transaction'), expire_on_commit=False)
+    return Session(engines.get_engine('transaction'))
 
 
 @contextlib.contextmanager
@@ -201,12 +196,10 @@ def _own_session(
         )
         level = bind.get_execution_options().get('isolation_level')
         _refuse_bind(level == 'AUTOCOMMIT', 'it is in AUTOCOMMIT')
-    own = Session(
+    return Session(
         bind or engine.get_engines(context).get_engine(form),
-        expire_on_commit=False,
+        read_only=read_only,
     )
-    own.read_only = read_only
-    return own
 
 
 def _refuse_bind(refused: Any, reason: str) -> None:
@@ -262,9 +255,7 @@ def open_transaction(context: RequestContext | None) -> Transaction | None:
         return None
     try:
         opened: Transaction | None = context.transaction_slot.transaction
-    except AttributeError as error:
-        raise exception.InvalidInput(
-            field='context',
-            reason=f'{context!r:.100} is not a myservice RequestContext',
-        ) from error
+    except AttributeError:
+        check_context(context)
+        raise
     return opened
