@@ -7,11 +7,9 @@ from typing import Any
 
 import fixtures as plain_fixtures
 import sqlalchemy as sa
-from oslo_config import cfg
 from oslo_db import exception as db_exception
 from sqlalchemy import orm
 
-from myservice import conf as options
 from myservice import context
 from myservice import db
 from myservice import exception
@@ -36,6 +34,16 @@ class TestBind(base.DatabaseTestCase):
 
     def raise_version(self) -> None:
         db.api.service_update(self.context, self.service.id, {'version': 2})
+
+    def fail_to_create(self) -> None:
+        """Let a statement of a call fail, and catch what it raises."""
+        again = {'host': self.service.host, 'binary': self.service.binary}
+        self.assertRaises(
+            exception.ServiceExists,
+            db.api.service_create,
+            self.context,
+            again,
+        )
 
     def test_a_session_works_on_the_connection_that_it_is_given(self) -> None:
         session = db.api.get_session(bind=self.connection)
@@ -104,34 +112,22 @@ class TestBind(base.DatabaseTestCase):
         self.assertEqual(1, self.version())
 
     def test_a_failed_statement_dooms_a_bound_transaction(self) -> None:
-        again = {'host': self.service.host, 'binary': self.service.binary}
         with (
             self.assertRaises(exception.TransactionDoomed),
             db.api.transaction(self.context, bind=self.connection),
         ):
             self.raise_version()
-            self.assertRaises(
-                exception.ServiceExists,
-                db.api.service_create,
-                self.context,
-                again,
-            )
+            self.fail_to_create()
         self.assertEqual(1, self.version())
 
     def test_each_session_on_a_connection_hears_of_its_failures(self) -> None:
-        again = {'host': self.service.host, 'binary': self.service.binary}
         with (
             self.assertRaises(exception.TransactionDoomed),
             db.api.transaction(self.context) as session,
         ):
             other = db.api.get_session(bind=session.connection())
             other.execute(RAISE)
-            self.assertRaises(
-                exception.ServiceExists,
-                db.api.service_create,
-                self.context,
-                again,
-            )
+            self.fail_to_create()
         self.assertEqual(1, self.version())
 
     def test_a_connection_in_autocommit_is_refused(self) -> None:
@@ -441,12 +437,7 @@ class TestUsing(base.DatabaseTestCase):
 
 class TestConfigureLate(base.TestCase):
     def configure(self, connection: str) -> None:
-        conf = cfg.ConfigOpts()
-        options.register_opts(conf)
-        conf([], project='myservice', default_config_files=[])
-        conf.set_override('connection', connection, group='database')
-        db.api.configure(conf)
-        self.addCleanup(db.api.configure, options.CONF)
+        self.useFixture(fixtures.Database(connection))
 
     def test_the_url_is_read_at_the_first_call(self) -> None:
         path = self.useFixture(plain_fixtures.TempDir()).path

@@ -625,6 +625,19 @@ class TestOwnership(SessionTestCase):
         other.join()
         self.assertEqual(0, self.count())
 
+    def end_while(
+        self, executor: futures.Executor, function: Any, inside: Any
+    ) -> Any:
+        """End a transaction by an error while another thread is inside."""
+        with (
+            self.assertRaisesRegex(ValueError, 'mine'),
+            db.api.transaction(self.context, handover=True),
+        ):
+            late = executor.submit(function)
+            inside.wait(10)
+            raise ValueError('mine')
+        return late
+
     def test_its_end_waits_for_the_answer_that_another_thread_waits_for(
         self,
     ) -> None:
@@ -643,13 +656,7 @@ class TestOwnership(SessionTestCase):
                 return error
 
         with futures.ThreadPoolExecutor(1) as executor:
-            with (
-                self.assertRaisesRegex(ValueError, 'mine'),
-                db.api.transaction(self.context, handover=True),
-            ):
-                late = executor.submit(slow)
-                sending.wait(10)
-                raise ValueError('mine')
+            late = self.end_while(executor, slow, sending)
             self.at_rest()
             self.assertIsInstance(late.result(), exception.TransactionEnded)
         self.assertEqual(0, self.count())
@@ -668,13 +675,7 @@ class TestOwnership(SessionTestCase):
                 leave.wait(10)
 
         with futures.ThreadPoolExecutor(1) as executor:
-            with (
-                self.assertRaisesRegex(ValueError, 'mine'),
-                db.api.transaction(self.context, handover=True),
-            ):
-                late = executor.submit(stay)
-                inside.wait(10)
-                raise ValueError('mine')
+            late = self.end_while(executor, stay, inside)
             made: list[Any] = []
             engine = self.database.engine()
             event.listen(engine, 'connect', lambda *new: made.append(new))
@@ -697,13 +698,7 @@ class TestOwnership(SessionTestCase):
                     return error
 
         with futures.ThreadPoolExecutor(1) as executor:
-            with (
-                self.assertRaisesRegex(ValueError, 'mine'),
-                db.api.transaction(self.context, handover=True),
-            ):
-                late = executor.submit(stay)
-                inside.wait(10)
-                raise ValueError('mine')
+            late = self.end_while(executor, stay, inside)
             leave.set()
             self.assertIsInstance(late.result(), exception.TransactionEnded)
         self.assertEqual([], db.api.service_get_all(self.context))

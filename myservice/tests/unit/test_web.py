@@ -9,6 +9,8 @@ from myservice import db
 from myservice.tests import base
 from myservice.web import common
 
+FRAMEWORKS = ('flask', 'fastapi', 'starlette')
+
 
 class WebTestCase(base.DatabaseTestCase):
     """A test of an application whose requests write services."""
@@ -93,11 +95,11 @@ class TestRequestTransaction(WebTestCase):
 
 
 class TestImports(base.TestCase):
-    def test_the_core_imports_no_framework(self) -> None:
+    def imported(self, modules: str, names: tuple[str, ...]) -> str:
+        """Return which of the names are imported by importing modules."""
         program = (
-            'import sys, myservice.db.api, myservice.cmd.agent\n'
-            'names = ("myservice.web", "flask", "fastapi", "starlette")\n'
-            'print([name for name in names if name in sys.modules])'
+            f'import sys, {modules}\n'
+            f'print([name for name in {names} if name in sys.modules])'
         )
         done = subprocess.run(
             [sys.executable, '-c', program],
@@ -105,18 +107,14 @@ class TestImports(base.TestCase):
             text=True,
             check=True,
         )
-        self.assertEqual('[]\n', done.stdout)
+        return done.stdout
+
+    def test_the_core_imports_no_framework(self) -> None:
+        modules = 'myservice.db.api, myservice.cmd.agent'
+        names = ('myservice.web', *FRAMEWORKS)
+        self.assertEqual('[]\n', self.imported(modules, names))
 
     def test_the_middleware_imports_no_framework(self) -> None:
-        program = (
-            'import sys, myservice.web.wsgi\n'
-            'print([name for name in ("flask", "fastapi", "starlette")'
-            ' if name in sys.modules])'
+        self.assertEqual(
+            '[]\n', self.imported('myservice.web.wsgi', FRAMEWORKS)
         )
-        done = subprocess.run(
-            [sys.executable, '-c', program],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        self.assertEqual('[]\n', done.stdout)
