@@ -266,3 +266,30 @@ class TestErrors(base.TestCase):
         error = exception.ServiceExists(host='h', binary='b')
         copy = pickle.loads(pickle.dumps(error))
         self.assertEqual((str(error), 'h'), (str(copy), copy.host))
+
+
+class TestFieldFaults(base.TestCase):
+    """The page of faults from the field names tests that exist."""
+
+    PAGE = ROOT.parent / 'doc/source/contributor/field-faults.rst'
+    TEST = re.compile(r'``(test_\w+)\.(Test\w+)(?:\.(test_\w+))?``')
+
+    def test_each_row_names_its_tests_which_exist(self) -> None:
+        rows = re.split(r'^   \* - ', self.PAGE.read_text(), flags=re.M)[1:]
+        for row in rows:
+            if row.startswith('kind\n'):
+                continue
+            named = self.TEST.findall(row)
+            self.assertNotEqual([], named, row)
+            for module, test_class, test in named:
+                self.assertIn(test, self.tests_of(module, test_class), row)
+
+    def tests_of(self, module: str, test_class: str) -> set[str]:
+        """Return the names of the tests of a class, and the empty one."""
+        found = {''}
+        for path in (ROOT / 'tests').glob(f'*/{module}.py'):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and node.name == test_class:
+                    names = (getattr(each, 'name', '') for each in node.body)
+                    return found | set(names)
+        self.fail(f'there is no {module}.{test_class}')
