@@ -281,15 +281,27 @@ class SessionNotBegun(SessionMisuse):
 
 
 class TransactionInUse(SessionMisuse):
-    """The transaction of a context belongs to another thread or task."""
+    """A transaction belongs to another thread, task or process."""
 
     message = (
-        'The transaction of this context belongs to {owner}, and was used '
-        'from {caller}. A context is like a session: one for each thread of '
+        'This transaction or session belongs to {owner}, and was used from '
+        '{caller}. A context is like a session: one for each thread of '
         'control. context.get_admin_context() makes a new one and is cheap.'
     )
     owner: str
     caller: str
+
+
+class ForkedWhileBusy(SessionMisuse):
+    """A child was forked while SQLite was busy, and cannot use the file."""
+
+    message = (
+        'Process {process} was forked while another thread of its parent was '
+        'in the middle of a statement of SQLite, which took longer than a '
+        'fork waits. SQLite could lose writes of this process: end it, and '
+        'fork anew.'
+    )
+    process: int
 
 
 class UnknownRevision(NotFound):

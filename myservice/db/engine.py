@@ -8,6 +8,7 @@ operators know; what its defaults cost too much is put right by
 engine_plugin.py.
 """
 
+import collections
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db.sqlalchemy import enginefacade
+from sqlalchemy import event
 from sqlalchemy import exc
 
 from myservice import conf as options
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import errors
+from myservice.db import fork
 from myservice.db import operation
+from myservice.db import turn
 from myservice.db.engine_plugin import FORM
 from myservice.db.engine_plugin import EnginePlugin
 from myservice.db.engine_plugin import Form
@@ -52,7 +56,23 @@ class Engines:
         self.conf = conf
         self._facades: dict[Form, Any] = {}
         self._engines: dict[Form, sa.Engine] = {}
-        self._lock = threading.RLock()
+        self.renew()
+        fork.renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin, in a forked child too, whose engines have pools of its own.
+
+        Each engine stays the same object: others may listen to it.
+        """
+        #: function to the collisions of its calls, which are those that are
+        #: likely to want the same rows
+        self.collisions: collections.defaultdict[str, turn.Collisions] = (
+            collections.defaultdict(turn.Collisions)
+        )
+        for form, engine in list(self._engines.items()):
+            if getattr(engine.pool, 'is_cut_off', False):
+                del self._engines[form]
+                self._facades.pop(form, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Engines':
         # Copies of a context use the same pools.
@@ -82,7 +102,7 @@ class Engines:
         try:
             return self._engines[form]
         except KeyError:
-            with self._lock:
+            with fork.in_one_piece:
                 if form not in self._engines:
                     self._engines[form] = self._start(form)
                 return self._engines[form]
@@ -101,7 +121,7 @@ class Engines:
 
     def dispose(self) -> None:
         """Close the pooled connections; the next call starts anew."""
-        with self._lock:
+        with fork.in_one_piece:
             for facade in self._facades.values():
                 facade.dispose_pool()
             self._facades.clear()
@@ -142,12 +162,18 @@ class Engines:
         trace = self.conf.database.connection_trace
         if trace or engine.dialect.name == 'sqlite':
             return engine
-        return sa.Engine(
+        without = sa.Engine(
             engine.pool,
             engine.dialect,
             engine.url,
             execution_options=engine.get_execution_options(),
         )
+
+        def follow(disposed: sa.Engine) -> None:
+            without.pool = disposed.pool
+
+        event.listen(engine, 'engine_disposed', follow)
+        return without
 
 
 @contextlib.contextmanager

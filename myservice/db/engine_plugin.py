@@ -7,6 +7,7 @@ pings, double rollbacks, connections that are not pooled.
 
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 from typing import Literal
@@ -20,6 +21,8 @@ from sqlalchemy.engine import CreateEnginePlugin
 
 from myservice import exception
 from myservice.db import errors
+from myservice.db import fork
+from myservice.db import sqlite_driver
 from myservice.db import turn
 
 # What an engine is for: transactions of a Session; those of statements only;
@@ -78,6 +81,10 @@ _ISOLATION = {
 class Pool(pool.QueuePool):
     """SQLAlchemy's pool, whose timeout says how many connections are held."""
 
+    #: whether a fork has cut off the first connection of the engine, which
+    #: makes the engine unusable in the child
+    is_cut_off = False
+
     def connect(self) -> pool.PoolProxiedConnection:
         """Check out a connection.
 
@@ -115,6 +122,8 @@ class EnginePlugin(CreateEnginePlugin):
         kwargs['execution_options'] = {FORM: self._form}
         self._busy_timeout = self._option('sqlite_busy_timeout')
         self._turns = turn.Turns()
+        self._pid = fork.pid
+        self._records: weakref.WeakSet[Any] = weakref.WeakSet()
         # One ping before each call would be a third of its round trips.
         kwargs['pool_pre_ping'] = False
         # We know better when a ROLLBACK is due: see _roll_back_if_open.
@@ -136,6 +145,9 @@ class EnginePlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: sa.Engine) -> None:
         """Listen to the events by which we do less than the defaults."""
+        self._engine = weakref.ref(engine)
+        fork.renew_in_child(self)
+        event.listen(engine, 'do_connect', self._note_record)
         event.listen(engine, 'handle_error', _translate_error)
         if self._form != 'autocommit':
             event.listen(engine, 'engine_connect', mark_ended)
@@ -154,6 +166,23 @@ class EnginePlugin(CreateEnginePlugin):
             name.startswith(_ABOUT_TLS) for name in self._query
         ):
             event.listen(engine, 'do_connect', _with_one_context(engine))
+
+    def renew(self) -> None:
+        """Begin in a forked child, with a pool and turns of its own."""
+        parent, self._pid = self._pid, fork.pid
+        records, self._records = list(self._records), weakref.WeakSet()
+        self._turns = turn.Turns()
+        for record in records:
+            fork.leave_to_parent(record, parent)
+        engine = self._engine()
+        if engine is not None:
+            engine.dispose(close=False)
+            initialized = engine.dialect.server_version_info is not None
+            if records and not initialized and isinstance(engine.pool, Pool):
+                engine.pool.is_cut_off = True
+
+    def _note_record(self, dialect: Any, record: Any, *_: Any) -> None:
+        self._records.add(record)
 
     def _option(self, name: str) -> float:
         return float(str(self._query[f'myservice_{name}']))
@@ -198,6 +227,7 @@ class EnginePlugin(CreateEnginePlugin):
     def _shape_sqlite(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         arguments = kwargs.setdefault('connect_args', {})
         arguments['check_same_thread'] = False
+        arguments['factory'] = sqlite_driver.Connection
         if 'timeout' in url.query:
             self._busy_timeout = float(str(url.query['timeout']))
         arguments['timeout'] = self._busy_timeout

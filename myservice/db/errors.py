@@ -110,7 +110,7 @@ def translate(context: Any) -> None:
     """
     original = context.original_exception
     if isinstance(original, exception.MyServiceError | db_exception.DBError):
-        return
+        raise original
     code = _code(original)
     if code == 1146 and (context.statement or '').startswith('DESCRIBE'):
         # In this way SQLAlchemy asks whether a table is there.

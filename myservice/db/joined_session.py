@@ -19,6 +19,7 @@ from myservice import exception
 from myservice.context import TransactionSlot
 from myservice.db import engine_plugin
 from myservice.db import errors
+from myservice.db import fork
 from myservice.db import operation
 from myservice.db import statements
 from myservice.db.operation import Operation
@@ -165,6 +166,7 @@ class Transaction:
         self._slot = slot
         self._outer = slot.transaction
         self._handover = handover
+        self._pid = fork.pid
         self._owner = _thread_of_control()
         # How many blocks the owner is in, and how many of them may be sending
         # something: all but those that only belong to the transaction.
@@ -194,6 +196,7 @@ class Transaction:
         :param busy: whether what he does there is send statements
         """
         caller = _thread_of_control()
+        self.refuse_child()
         with self._changed:
             if self._is_over:
                 raise exception.TransactionEnded()
@@ -219,6 +222,7 @@ class Transaction:
 
         :raises TransactionInUse: while another thread is in the middle of it
         """
+        self.refuse_child()
         with self._changed:
             if self._depth:
                 raise _in_use(self._owner, _thread_of_control())
@@ -232,6 +236,10 @@ class Transaction:
 
         :param patience: seconds to wait, at most, for another thread
         """
+        if self._pid != fork.pid:
+            # The block ends in a child of the process that opened it.
+            self._slot.transaction = self._outer
+            return
         with self._changed:
             self._is_over = True
             self._ended_by = threading.current_thread()
@@ -246,6 +254,15 @@ class Transaction:
         # In SQLite answers belong to statements, and cannot be mixed up.
         if connection.dialect.name != 'sqlite':
             connection.detach()
+
+    def refuse_child(self) -> None:
+        """Refuse a child of the process that opened it.
+
+        :raises TransactionInUse: naming that process
+        """
+        # Its locks may be held by threads that the child does not have.
+        if self._pid != fork.pid:
+            raise fork.in_use(self._pid)
 
     def _leave_slot(self) -> None:
         # Who is still inside must not go on with transactions of his own.

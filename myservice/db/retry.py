@@ -17,7 +17,6 @@ waits until the server has decided that. Then
   it is there, the call was done; if not, nobody can tell: ``CommitUnknown``.
 """
 
-import collections
 import contextlib
 import functools
 import inspect
@@ -43,7 +42,6 @@ from myservice.db import errors
 from myservice.db import models
 from myservice.db import operation
 from myservice.db import statistics
-from myservice.db import turn
 from myservice.db.session import get_session
 from myservice.db.session import open_transaction
 from myservice.db.session import transaction
@@ -220,13 +218,6 @@ def atomic(function: F) -> F:
     return cast(F, call)
 
 
-# Calls of the same function on the same database are those that are likely to
-# collide.
-_collisions: collections.defaultdict[tuple[str, int], turn.Collisions] = (
-    collections.defaultdict(turn.Collisions)
-)
-
-
 class _Attempts:
     """One call and its attempts.
 
@@ -283,8 +274,7 @@ class _Attempts:
         raise self._unknown(error) from error
 
     def _in_turn(self) -> Any:
-        called = self._operation
-        collisions = _collisions[called.function, id(called.engines)]
+        collisions = engine.get_engines().collisions[self._operation.function]
         try:
             return collisions.avoid(self._attempt_or_trace)
         except db_exception.DBDeadlock as error:

@@ -250,6 +250,8 @@ def open_transaction(context: RequestContext | None) -> Transaction | None:
     """Return what calls with a context join, or None.
 
     :raises InvalidInput: when context is no RequestContext
+    :raises TransactionInUse: when the transaction is that of a process that
+        this one was forked from
     """
     if context is None:
         return None
@@ -258,4 +260,6 @@ def open_transaction(context: RequestContext | None) -> Transaction | None:
     except AttributeError:
         check_context(context)
         raise
+    if opened is not None:
+        opened.refuse_child()
     return opened

@@ -6,11 +6,25 @@ import threading
 from typing import Any
 
 from myservice.db import engine
+from myservice.db import fork
 
-_lock = threading.Lock()
-_calls: collections.Counter[str] = collections.Counter()
-_retries: collections.Counter[str] = collections.Counter()
-_in_doubt: collections.Counter[str] = collections.Counter()
+
+class _Counters:
+    """What is counted in this process; a forked child begins at nothing."""
+
+    def __init__(self) -> None:
+        self.renew()
+        fork.renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin at nothing."""
+        self.lock = threading.Lock()
+        self.calls: collections.Counter[str] = collections.Counter()
+        self.retries: collections.Counter[str] = collections.Counter()
+        self.in_doubt: collections.Counter[str] = collections.Counter()
+
+
+_counters = _Counters()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,29 +48,29 @@ def statistics() -> Statistics:
 
     :returns: a Statistics; it does not change any more
     """
-    with _lock:
+    with _counters.lock:
         return Statistics(
-            calls=dict(_calls),
-            retries=dict(_retries),
-            in_doubt_resolved=_in_doubt['resolved'],
-            in_doubt_unresolved=_in_doubt['unresolved'],
+            calls=dict(_counters.calls),
+            retries=dict(_counters.retries),
+            in_doubt_resolved=_counters.in_doubt['resolved'],
+            in_doubt_unresolved=_counters.in_doubt['unresolved'],
             pools=engine.get_engines().pool_use(),
         )
 
 
 def count_call(function: str) -> None:
     """Count one call of a public function."""
-    with _lock:
-        _calls[function] += 1
+    with _counters.lock:
+        _counters.calls[function] += 1
 
 
 def count_retry(error: Any) -> None:
     """Count one attempt that is repeated."""
-    with _lock:
-        _retries[type(error).__name__] += 1
+    with _counters.lock:
+        _counters.retries[type(error).__name__] += 1
 
 
 def count_in_doubt(resolved: bool) -> None:
     """Count the end of one doubt."""
-    with _lock:
-        _in_doubt['resolved' if resolved else 'unresolved'] += 1
+    with _counters.lock:
+        _counters.in_doubt['resolved' if resolved else 'unresolved'] += 1

@@ -272,7 +272,7 @@ class TestFieldFaults(base.TestCase):
     """The page of faults from the field names tests that exist."""
 
     PAGE = ROOT.parent / 'doc/source/contributor/field-faults.rst'
-    TEST = re.compile(r'``(test_\w+)\.(Test\w+)(?:\.(test_\w+))?``')
+    TEST = re.compile(r'``(test_\w+)\.([A-Z]\w+)(?:\.(test_\w+))?``')
 
     def test_each_row_names_its_tests_which_exist(self) -> None:
         rows = re.split(r'^   \* - ', self.PAGE.read_text(), flags=re.M)[1:]
@@ -282,9 +282,9 @@ class TestFieldFaults(base.TestCase):
             named = self.TEST.findall(row)
             self.assertNotEqual([], named, row)
             for module, test_class, test in named:
-                self.assertIn(test, self.tests_of(module, test_class), row)
+                self.assertIn(test, self.names_in(module, test_class), row)
 
-    def tests_of(self, module: str, test_class: str) -> set[str]:
+    def names_in(self, module: str, test_class: str) -> set[str]:
         """Return the names of the tests of a class, and the empty one."""
         found = {''}
         for path in (ROOT / 'tests').glob(f'*/{module}.py'):

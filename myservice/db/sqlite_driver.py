@@ -1,0 +1,150 @@
+"""SQLite's driver, for processes that fork.
+
+SQLite keeps its locks on a file in tables of the process, which a forked child
+inherits: it would take locks for held that nobody holds, and wait for others
+that nobody gives back. Writes are lost, without an error, where both processes
+use the file. So no thread is inside of the library while a process forks, and
+the child closes what it has inherited before it opens anything. See
+https://www.sqlite.org/howtocorrupt.html, "Carrying an open database
+connection across a fork()".
+
+That a child closes a connection in the middle of its parent's transaction is
+harmless, as nothing of that is in the file before COMMIT.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from myservice import exception
+from myservice.db import fork
+
+
+def _inside(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of a cursor that keeps forks waiting while it runs."""
+
+    def call(self: Any, *args: Any) -> Any:
+        with self.connection.inside:
+            return method(self, *args)
+
+    return call
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor that keeps forks waiting while it is inside of SQLite."""
+
+    execute = _inside(sqlite3.Cursor.execute)
+    executemany = _inside(sqlite3.Cursor.executemany)
+    executescript = _inside(sqlite3.Cursor.executescript)
+    fetchone = _inside(sqlite3.Cursor.fetchone)
+    fetchmany = _inside(sqlite3.Cursor.fetchmany)
+    fetchall = _inside(sqlite3.Cursor.fetchall)
+    __next__ = _inside(sqlite3.Cursor.__next__)
+
+
+class Connection(sqlite3.Connection):
+    """A connection that a forked child closes; its parent goes on with it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: held while a thread is inside of SQLite with this connection
+        self.inside = threading.RLock()
+        # An open statement would keep SQLite from closing the file.
+        self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()
+        with fork.in_one_piece:
+            _forks.refuse_to_open()
+            super().__init__(*args, **kwargs)
+            _forks.open.add(self)
+        # What does not fit into memory would be written before COMMIT.
+        self.execute('PRAGMA cache_spill = OFF').close()
+
+    def cursor(self, factory: type[Cursor] = Cursor) -> Cursor:  # type: ignore[override]
+        """Return a cursor."""
+        cursor = super().cursor(factory)
+        self._cursors.add(cursor)
+        return cursor
+
+    def execute(self, *args: Any) -> Cursor:
+        """Execute one statement, and return its cursor."""
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Cursor:
+        """Execute a statement for each of many parameters."""
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Cursor:
+        """Execute many statements."""
+        return self.cursor().executescript(*args)
+
+    def commit(self) -> None:
+        """Commit the transaction, if there is one."""
+        with self.inside:
+            super().commit()
+
+    def rollback(self) -> None:
+        """Roll the transaction back, if there is one."""
+        with self.inside:
+            super().rollback()
+
+    def close(self) -> None:
+        """Close the connection and its cursors."""
+        with self.inside:
+            for cursor in list(self._cursors):
+                cursor.close()
+            super().close()
+
+
+class _Forks:
+    """Brings the connections of this process through its forks."""
+
+    def __init__(self) -> None:
+        self.open: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._held: list[Any] = []
+        self._was_busy = False
+
+    def refuse_to_open(self) -> None:
+        """Refuse to open a file where that would lose writes.
+
+        :raises ForkedWhileBusy: in a child that could not close what it has
+            inherited
+        """
+        if self._was_busy:
+            raise exception.ForkedWhileBusy(process=os.getpid())
+
+    def before(self) -> None:
+        """Wait until no thread is inside of SQLite, and keep them out."""
+        until = time.monotonic() + fork.PATIENCE
+        # Those that are just being opened count, too.
+        self._take(fork.in_one_piece, until)
+        for connection in list(self.open):
+            self._take(connection.inside, until)
+
+    def _take(self, lock: Any, until: float) -> None:
+        if lock.acquire(timeout=max(0, until - time.monotonic())):
+            self._held.append(lock)
+
+    def after_in_parent(self) -> None:
+        """Let everybody go on."""
+        while self._held:
+            self._held.pop().release()
+
+    def after_in_child(self) -> None:
+        """Close what the child has inherited."""
+        for connection in list(self.open):
+            if connection.inside in self._held:
+                connection.close()
+            else:
+                self._was_busy = True
+        self.open.clear()
+        self._held.clear()
+
+
+_forks = _Forks()
+os.register_at_fork(
+    before=_forks.before,
+    after_in_parent=_forks.after_in_parent,
+    after_in_child=_forks.after_in_child,
+)
