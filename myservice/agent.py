@@ -64,8 +64,11 @@ class Agent:
         A database that goes away is waited for; at the start, where it is
         likelier that the configuration is wrong, its error is raised.
 
+        :raises InvalidInput: when [quota] default_limits cannot be used
         :raises ServiceNotFound: when somebody destroyed the service
         """
+        # Whoever reads them logs them.
+        db.api.quota_get_defaults(self._context)
         if self._down_time < _SAFE_RATIO * self._interval:
             LOG.warning(
                 '[service] down_time is %s and report_interval %s seconds: '

@@ -93,10 +93,9 @@ def quota_class_set(arguments: Any) -> None:
 
 def quota_class_unset(arguments: Any) -> None:
     """Take a limit from a quota class; [quota] default_limits counts."""
-    db.api.quota_class_destroy(
-        context.get_admin_context(), arguments.class_name, arguments.resource
-    )
-    limit = arguments.conf.quota.default_limits.get(arguments.resource)
+    admin = context.get_admin_context()
+    db.api.quota_class_destroy(admin, arguments.class_name, arguments.resource)
+    limit = db.api.quota_get_defaults(admin).get(arguments.resource)
     _tell_limit(arguments, limit, class_name=arguments.class_name)
 
 
@@ -105,6 +104,7 @@ def quota_check(arguments: Any) -> int:
     differences: _Differences = {}
     _compare(arguments, db.api.quota_usage_check, differences)
     _tell_differences(arguments, differences)
+    _tell_uncounted(arguments)
     return common.REFUSED if differences else common.DONE
 
 
@@ -123,6 +123,7 @@ def quota_sync(arguments: Any) -> None:
             _tell_differences(arguments, corrected)
         raise
     _tell_differences(arguments, corrected)
+    _tell_uncounted(arguments)
 
 
 def quota_expire(arguments: Any) -> None:
@@ -204,9 +205,8 @@ def _limits_of_class(arguments: Any) -> dict[str, dict[str, Any]]:
     name = arguments.class_name
     if name is None:
         name = quota.default_class
-    rows = db.api.quota_class_get_all(
-        context.get_admin_context(), name, sort_keys=['resource']
-    )
+    admin = context.get_admin_context()
+    rows = db.api.quota_class_get_all(admin, name, sort_keys=['resource'])
     # The class that counts does so without a limit, too; any other name
     # without one is misspelt.
     if not rows and name != quota.default_class:
@@ -214,8 +214,13 @@ def _limits_of_class(arguments: Any) -> dict[str, dict[str, Any]]:
             class_name=name, resource='any resource'
         )
     return {
-        resource: {'limit': limit, 'source': 'default_limits'}
-        for resource, limit in quota.default_limits.items()
+        resource: {
+            'limit': limit,
+            'source': 'default_limits'
+            if resource in quota.default_limits
+            else 'built in',
+        }
+        for resource, limit in db.api.quota_get_defaults(admin).items()
     } | {row.resource: {'limit': row.limit, 'source': 'class'} for row in rows}
 
 
@@ -270,6 +275,22 @@ def _tell_differences(arguments: Any, differences: _Differences) -> None:
             for column, found in columns.items()
         ),
     )
+
+
+def _tell_uncounted(arguments: Any) -> None:
+    # Beside the answer, which is for scripts.
+    admin = context.get_admin_context()
+    uncounted = {
+        resource
+        for project_id in arguments.projects or [None]
+        for resource in db.api.quota_usage_get_uncounted(admin, project_id)
+    }
+    if uncounted:
+        print(
+            'Nobody counts these here, so what is in use of them is not '
+            f'compared: {output.printable(", ".join(sorted(uncounted)))}',
+            file=sys.stderr,
+        )
 
 
 def add_parsers(groups: Any, conf: cfg.ConfigOpts) -> None:

@@ -55,16 +55,19 @@ def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
     screen.print(grid)
 
 
-def _in_a_cell(value: Any) -> str:
-    # Users have written some of it, and a terminal obeys what is in it.
-    return (
-        '-'
-        if value is None
-        else ''.join(
-            character if character.isprintable() else repr(character)[1:-1]
-            for character in str(value)
-        )
+def printable(text: str) -> str:
+    """Return a text that a terminal shows, and does not obey.
+
+    :param text: the text, which users have written
+    """
+    return ''.join(
+        character if character.isprintable() else repr(character)[1:-1]
+        for character in text
     )
+
+
+def _in_a_cell(value: Any) -> str:
+    return '-' if value is None else printable(str(value))
 
 
 def _to_json(value: Any) -> str:

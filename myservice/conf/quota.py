@@ -5,15 +5,21 @@ from oslo_config import types
 
 GROUP = 'quota'
 
+# The limits of what is counted by myservice itself, in a project for which
+# neither itself, its quota class nor default_limits has another.
+BUILT_IN = {'resources': 100, 'gigabytes': 1000}
+
 OPTS = [
     cfg.Opt(
         'default_limits',
         type=types.Dict(types.Integer(min=-1, max=2**63 - 1)),
-        default={'resources': 100, 'gigabytes': 1000},
+        default=BUILT_IN,
         sample_default='resources:100,gigabytes:1000',
-        help='The resources that have a quota, each with the limit of a '
-        'project for which neither itself nor its quota class has another. '
-        '-1 is unlimited, 0 is nothing.',
+        help='Resources that have a quota, each with the limit of a project '
+        'for which neither itself nor its quota class has another. -1 is '
+        'unlimited, 0 is nothing. What is left out and counted all the same '
+        'keeps its built-in limit (resources 100, gigabytes 1000); any other '
+        'name is for what services reserve by themselves.',
     ),
     cfg.StrOpt(
         'default_class',

@@ -35,9 +35,13 @@ from myservice.db.quota_class import quota_class_destroy
 from myservice.db.quota_class import quota_class_get
 from myservice.db.quota_class import quota_class_get_all
 from myservice.db.quota_class import quota_class_update
+from myservice.db.quota_counters import PROJECT
+from myservice.db.quota_limits import quota_counter_register
+from myservice.db.quota_limits import quota_get_defaults
 from myservice.db.quota_usage import quota_usage_check
 from myservice.db.quota_usage import quota_usage_get_all
 from myservice.db.quota_usage import quota_usage_get_projects
+from myservice.db.quota_usage import quota_usage_get_uncounted
 from myservice.db.quota_usage import quota_usage_sync
 from myservice.db.reservation import quota_reserve
 from myservice.db.reservation import reservation_commit
@@ -105,14 +109,18 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'quota_get',
     'quota_get_all',
     'quota_update',
+    'quota_get_defaults',
     'quota_class_create',
     'quota_class_destroy',
     'quota_class_get',
     'quota_class_get_all',
     'quota_class_update',
+    'quota_counter_register',
+    'PROJECT',
     'quota_usage_check',
     'quota_usage_get_all',
     'quota_usage_get_projects',
+    'quota_usage_get_uncounted',
     'quota_usage_sync',
     'quota_reserve',
     'reservation_commit',

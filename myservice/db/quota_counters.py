@@ -10,14 +10,19 @@ A resource module says at its import how its rows are counted::
     )
 
 A project's first reservation starts from that number, and it is what the
-usages are compared with.
+usages are compared with. Callers do so for names of their own, by
+``db.api.quota_counter_register``. A name without a counter is counted by
+nobody: what is in use of it is what was committed.
 """
 
+import decimal
 from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql import visitors
 
+from myservice import exception
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.session import AnySession
@@ -25,16 +30,19 @@ from myservice.db.session import AnySession
 _USAGE: Any = QuotaUsage.__table__
 _RESERVATION: Any = Reservation.__table__
 
-# Stands in a counter for the project whose rows are counted.
+#: Stands in the statement of a counter for the project whose rows it counts.
 PROJECT: Any = sa.bindparam('counted_project_id', type_=sa.String())
 
 _counters: dict[str, Any] = {}
+
+# An object is what literal SQL is, for all that SQLAlchemy knows.
+_NUMBERS = (int, float, decimal.Decimal, object)
 
 
 def register(resource: str, statement: Any) -> None:
     """Say how a resource is counted; the last one to say so counts.
 
-    :param resource: its name, a key of [quota] default_limits
+    :param resource: its name
     :param statement: a SELECT of one number, with PROJECT in a condition
     """
     _counters[resource] = statement
@@ -48,6 +56,33 @@ def unregister(resource: str) -> None:
 def registered() -> dict[str, Any]:
     """Return the counters by the names of their resources."""
     return dict(_counters)
+
+
+def check_statement(statement: Any) -> None:
+    """Refuse what cannot count a resource.
+
+    :param statement: a SELECT of one number, with PROJECT in a condition
+    :raises InvalidInput: when it is something else
+    """
+    if not isinstance(statement, sa.SelectBase):
+        raise _invalid(f'{statement!r:.100} is no SELECT of SQLAlchemy')
+    columns = list(statement.selected_columns)
+    if len(columns) != 1 or columns[0].type.python_type not in _NUMBERS:
+        raise _invalid('it does not select one number')
+    open_parameters = {
+        part.key
+        for part in visitors.iterate(statement)
+        if isinstance(part, sa.BindParameter) and part.required
+    }
+    if PROJECT.key not in open_parameters:
+        raise _invalid('db.api.PROJECT is in none of its conditions')
+    if len(open_parameters) > 1:
+        others = sorted(open_parameters - {PROJECT.key})
+        raise _invalid(f'nobody would give its parameters {others}')
+
+
+def _invalid(reason: str) -> exception.InvalidInput:
+    return exception.InvalidInput(field='statement', reason=reason)
 
 
 def counter(resource: str) -> Any:

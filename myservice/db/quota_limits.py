@@ -1,9 +1,14 @@
 """Which resources have a quota, and which of several limits counts.
 
 A project's own limit comes first, then that of the quota class that
-``[quota] default_class`` names, then ``[quota] default_limits``.
+``[quota] default_class`` names, then ``[quota] default_limits``, then the one
+that is built in. What is counted has a quota wherever its counter is
+registered: configuration decides how much of it there may be, never whether
+it is counted, so that nodes with different ones can work side by side.
 """
 
+import logging
+import weakref
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
@@ -16,15 +21,20 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
+from myservice.conf import quota as options
 from myservice.context import RequestContext
+from myservice.context import check_context
 from myservice.db import clock
 from myservice.db import engine
 from myservice.db import query
+from myservice.db import quota_counters
 from myservice.db import validation
 from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
+
+LOG = logging.getLogger(__name__)
 
 R = TypeVar('R')
 
@@ -38,9 +48,102 @@ _QUOTA: Any = Quota.__table__
 _CLASS: Any = QuotaClass.__table__
 
 
-def defaults() -> dict[str, int]:
-    """Return the resources that have a quota, with their default limits."""
-    return dict(engine.get_conf().quota.default_limits)
+# Of what is counted and has no limit here, there may be any number.
+_built_in = dict(options.BUILT_IN)
+
+# The limits that were in force when each configuration was read last.
+_in_force: weakref.WeakKeyDictionary[engine.Engines, dict[str, int]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def quota_counter_register(
+    resource: str, statement: Any, default_limit: int = UNLIMITED
+) -> None:
+    """Say how a resource of the caller's own is counted.
+
+    Every process that reserves it has to say so, before it does: a project's
+    first reservation starts from that number, and ``quota_usage_check`` and
+    ``quota_usage_sync`` compare with it. It is for all databases that the
+    process uses; who says so again replaces it. Where it is not registered,
+    what is in use is not compared, and left as it is.
+
+    :param resource: its name; any but ``resources`` and ``gigabytes``, which
+        ``resource_create`` counts
+    :param statement: a SELECT of one row with one whole number, which has
+        ``db.api.PROJECT`` in a condition; NULL is 0
+    :param default_limit: how much of it a project may have for which neither
+        itself, its class nor [quota] default_limits has a limit; -1 is
+        unlimited
+    :raises InvalidInput: when an argument is something else
+    """
+    validation.check_name('resource', resource)
+    if resource in options.BUILT_IN:
+        raise exception.InvalidInput(
+            field='resource', reason=f'resource_create counts {resource}'
+        )
+    quota_counters.check_statement(statement)
+    check_limit(default_limit, 'default_limit')
+    _built_in[resource] = default_limit
+    quota_counters.register(resource, statement)
+
+
+def quota_get_defaults(context: RequestContext) -> dict[str, int]:
+    """Return the limits of projects for which nobody has said otherwise.
+
+    They are those of [quota] default_limits, and for what that leaves out and
+    is counted all the same, the built-in ones. They are logged whenever they
+    have changed.
+
+    :param context: the caller
+    :returns: for each resource that has a quota a number; -1 is unlimited
+    :raises InvalidInput: when context is no RequestContext, or
+        [quota] default_limits cannot be used
+    """
+    check_context(context)
+    return defaults(context)
+
+
+def defaults(context: RequestContext | None = None) -> dict[str, int]:
+    """Return the resources that have a quota, with their default limits.
+
+    :param context: the caller; without one it is that of the call under way
+    :raises InvalidInput: when [quota] default_limits cannot be used
+    """
+    engines = engine.get_engines(context)
+    configured: dict[str, int] = engines.conf.quota.default_limits or {}
+    limits = {
+        name: _built_in.get(name, UNLIMITED)
+        for name in quota_counters.registered()
+    }
+    limits.update(configured)
+    if limits != _in_force.get(engines):
+        _check_configured(configured)
+        _log(limits, configured)
+        _in_force[engines] = limits.copy()
+    return limits
+
+
+def _check_configured(limits: Mapping[Any, Any]) -> None:
+    option = '[quota] default_limits'
+    for name, limit in limits.items():
+        validation.check_name(option, name)
+        check_limit(limit, f'{option}, {name}')
+
+
+def _log(limits: Mapping[str, int], configured: Mapping[str, int]) -> None:
+    counted = quota_counters.registered()
+
+    def described(name: str) -> str:
+        remarks = '' if name in configured else ' (built in)'
+        if name not in counted:
+            remarks += ' (not counted)'
+        return f'{name}:{limits[name]}{remarks}'
+
+    LOG.info(
+        'In force as [quota] default_limits: %s.',
+        ', '.join(map(described, sorted(limits))),
+    )
 
 
 def default_class() -> str:
@@ -76,16 +179,17 @@ def check_resource(name: Any) -> None:
     check_resources([name])
 
 
-def check_limit(limit: Any) -> None:
+def check_limit(limit: Any, field: str = 'limit') -> None:
     """Refuse what is no limit.
 
     :param limit: a number from 0 on, or -1 for no limit at all
+    :param field: what to call it in the error
     :raises InvalidInput: when it is something else
     """
-    validation.check_value(_QUOTA.c.limit, limit)
+    validation.check_value(_QUOTA.c.limit, limit, field)
     if limit < UNLIMITED:
         raise exception.InvalidInput(
-            field='limit',
+            field=field,
             reason=f'{limit} is neither a number from 0 on nor -1, which is '
             f'unlimited',
         )

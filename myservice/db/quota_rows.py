@@ -230,7 +230,7 @@ def _give_back_overdue(
 def _refusal(
     project_id: str, deltas: Mapping[str, int], *, session: AnySession
 ) -> exception.Conflict:
-    usages = read(project_id, session=session)
+    usages = read(project_id, deltas, session=session)
     wanted = {
         name: usages[name]['in_use'] + usages[name]['reserved'] + delta
         for name, delta in sorted(deltas.items())
@@ -263,13 +263,21 @@ def _refusal(
     )
 
 
-def read(project_id: str, *, session: AnySession) -> dict[str, dict[str, int]]:
-    """Return limit, in_use and reserved of each resource that has a quota.
+def read(
+    project_id: str,
+    names: Collection[str] | None = None,
+    *,
+    session: AnySession,
+) -> dict[str, dict[str, int]]:
+    """Return limit, in_use and reserved of resources that have a quota.
 
     :param project_id: the project
+    :param names: the resources; None is all
     :param session: an open session; it is one statement, but for a project
         that has never reserved
     """
+    defaults = quota_limits.defaults()
+    wanted = defaults if names is None else names
     found: dict[str, dict[str, tuple[int, int]]] = {
         source: {} for source in ('usage', 'class', 'own')
     }
@@ -282,15 +290,14 @@ def read(project_id: str, *, session: AnySession) -> dict[str, dict[str, int]]:
     ):
         found[source][name] = (one, two)
     limits = {**found['class'], **found['own']}
-    defaults = quota_limits.defaults()
     counted = quota_counters.count(
-        project_id, defaults.keys() - found['usage'].keys(), session=session
+        project_id, set(wanted) - found['usage'].keys(), session=session
     )
     usages = {}
-    for name, default in defaults.items():
+    for name in wanted:
         missing = (counted.get(name, 0), 0)
         in_use, reserved = found['usage'].get(name, missing)
-        limit, _ = limits.get(name, (default, 0))
+        limit, _ = limits.get(name, (defaults[name], 0))
         usages[name] = {
             'limit': limit,
             'in_use': in_use,

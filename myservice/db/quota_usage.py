@@ -1,8 +1,11 @@
 """Usages: how much of each resource projects have, and whether that is so.
 
-The counters change in the transaction of what they count, so they agree with
-it. That they do is what ``quota_usage_check`` shows, and
-``quota_usage_sync`` puts right what somebody has changed behind our back.
+They change in the transaction of what they count, so they agree with it. That
+they do is what ``quota_usage_check`` shows, and ``quota_usage_sync`` puts
+right what somebody has changed behind our back. Both know what there is of
+``resources`` and ``gigabytes``, and of what this process has registered a
+counter for (``quota_counter_register``). Of anything else nobody knows but
+who has reserved it: they leave what is in use of it as it is.
 """
 
 from typing import Any
@@ -33,8 +36,9 @@ def quota_usage_get_all(
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; by default that of the context
-    :returns: for each resource that has a quota a dict of limit, which is -1
-        for unlimited, in_use and reserved
+    :returns: for each resource that has a quota here, which are those of
+        ``quota_get_defaults``, a dict of limit, which is -1 for unlimited,
+        in_use and reserved
     :raises ProjectForbidden: when the caller is of another project
     :raises InvalidInput: when no project is named
     """
@@ -77,13 +81,46 @@ def quota_usage_get_projects(
 
 
 @retry_on_failure
+def quota_usage_get_uncounted(
+    context: RequestContext, project_id: str | None = None
+) -> list[str]:
+    """Return the resources that are used, and that nobody counts here.
+
+    What is in use of them is what was committed: this process has no counter
+    that it could be compared with.
+
+    :param context: a caller of the project, or an administrator
+    :param project_id: the project; for an administrator by default all
+    :returns: their names, in order
+    :raises ProjectForbidden: when the caller is of another project
+    :raises InvalidInput: when the project is no text
+    """
+    if project_id is not None or not context.is_admin:
+        project_id = require_project(
+            context, project_id, 'quota_usage_get_uncounted'
+        )
+    session = get_session(context, read_only=True)
+    with session.begin():
+        statement = (
+            sa.select(_TABLE.c.resource)
+            .distinct()
+            .where(_TABLE.c.resource.not_in(quota_counters.registered()))
+            .order_by(_TABLE.c.resource)
+        )
+        if project_id is not None:
+            statement = statement.where(_TABLE.c.project_id == project_id)
+        return list(session.scalars(statement))
+
+
+@retry_on_failure
 def quota_usage_check(
     context: RequestContext, project_id: str | None = None
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Compare a project's usages with what it really has.
 
-    What is in use is compared where a counter is registered for the resource,
+    What is in use is compared where a counter is registered in this process,
     what is reserved with the reservations that have not ended.
+    ``quota_usage_get_uncounted`` tells what has no counter.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; by default that of the context
@@ -106,7 +143,8 @@ def quota_usage_sync(
     """Set a project's usages to what it really has.
 
     What is created and committed in two transactions is counted twice by a
-    sync between the two; make one of them.
+    sync between the two; make one of them. What is in use of a resource that
+    has no counter in this process stays as it is.
 
     :param context: an administrator's context
     :param project_id: the project

@@ -4,12 +4,15 @@
 ``reservation_commit`` makes it use, once there is::
 
     with db.api.transaction(ctx):
-        reservations = db.api.quota_reserve(ctx, {'gigabytes': 10})
+        reservations = db.api.quota_reserve(ctx, {'snapshots': 1})
         ...
         db.api.reservation_commit(ctx, reservations)
 
 Where the two are transactions of their own, what is reserved and never
-committed expires.
+committed expires. What is in use of a resource with a counter comes and goes
+in the transaction of the commit. ``resources`` and ``gigabytes`` are not for
+committing: ``resource_create`` takes them by itself, and what was reserved to
+hold room for one is rolled back beside it.
 """
 
 import datetime
@@ -67,6 +70,9 @@ def quota_reserve(
     always fits, and frees only when it is committed. A delta of 0 does not
     fit where the limit is already passed.
 
+    A resource has a quota where it is counted or [quota] default_limits names
+    it; ``quota_get_defaults`` tells which have one.
+
     :param context: a caller of the project, or an administrator
     :param deltas: resource to how much more of it
     :param project_id: the project; by default that of the context
@@ -122,6 +128,9 @@ def reservation_commit(
     project_id: str | None = None,
 ) -> None:
     """Turn reservations into use, all of them or nothing.
+
+    What is counted of a resource has to come or go in the same transaction;
+    else ``quota_usage_sync`` finds that it is not there.
 
     :param context: a caller of the project, or an administrator
     :param reservations: the ids that ``quota_reserve`` has returned

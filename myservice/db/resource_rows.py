@@ -15,7 +15,6 @@ from myservice.context import require_admin
 from myservice.db import clock
 from myservice.db import conditions
 from myservice.db import query
-from myservice.db import quota_limits
 from myservice.db import quota_rows
 from myservice.db import validation
 from myservice.db.models import Resource
@@ -193,15 +192,8 @@ def give_quota_back(
 def _change_usage(
     project_id: str, number: int, size: int, *, session: AnySession
 ) -> None:
-    known = quota_limits.defaults()
-    wanted = {'resources': number, 'gigabytes': size}
-    deltas = {
-        name: delta
-        for name, delta in wanted.items()
-        if delta and name in known
-    }
-    if deltas:
-        quota_rows.take(project_id, deltas, 'in_use', session=session)
+    deltas = {'resources': number} | ({'gigabytes': size} if size else {})
+    quota_rows.take(project_id, deltas, 'in_use', session=session)
 
 
 def check_expected(expected: Any) -> None:

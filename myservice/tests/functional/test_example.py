@@ -13,7 +13,10 @@ from typing import ClassVar
 import fixtures as plain_fixtures
 
 import myservice
+from myservice import context
+from myservice import db
 from myservice.tests import base
+from myservice.tests import fixtures
 from myservice.tests import servers
 
 EXAMPLES = pathlib.Path(myservice.__file__).parents[1] / 'examples'
@@ -33,6 +36,7 @@ class Example(base.TestCase):
         connection = f'sqlite:///{directory}/example.sqlite'
         if self.server_class is not None:
             connection = self.useFixture(self.server_class()).url
+        self.connection = connection
         config = directory / 'service.conf'
         shipped = (EXAMPLES / 'service.conf').read_text()
         line = 'connection = sqlite:////tmp/myservice-example.sqlite'
@@ -121,7 +125,7 @@ class Example(base.TestCase):
     def check_quota(self) -> None:
         def reserve(query: str, amount: int) -> tuple[int, Any]:
             return self.ask(
-                'POST', f'/reservations{query}', MEMBER, {'gigabytes': amount}
+                'POST', f'/reservations{query}', MEMBER, {'bandwidth': amount}
             )
 
         status, answer = reserve('?commit=true', 600)
@@ -131,6 +135,10 @@ class Example(base.TestCase):
         self.assertIn('p1 is over quota', answer['error'])
         self.assertEqual(201, reserve('', 400)[0])
         self.assertEqual(413, reserve('', 1)[0])
+        self.useFixture(fixtures.Database(self.connection))
+        admin = context.get_admin_context()
+        self.assertEqual(['p1'], db.api.quota_usage_get_projects(admin))
+        self.assertEqual({}, db.api.quota_usage_sync(admin, 'p1'))
 
 
 class OnEachDatabase(Example):

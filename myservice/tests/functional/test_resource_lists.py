@@ -419,7 +419,9 @@ class Complete(ListsTestCase):
             )
 
     def test_what_lives_all_the_time_comes_once_beside_changes(self) -> None:
-        self.database.conf.set_override('default_limits', {}, group='quota')
+        self.database.conf.set_override(
+            'default_limits', {'resources': -1, 'gigabytes': -1}, 'quota'
+        )
         for order in (
             ('created_at', 'desc'),
             ('name', 'asc'),

@@ -227,10 +227,10 @@ class TestUnset(QuotaTestCase):
             (self.quota, None),
             (self.table, ['limit', '-']),
         ):
+            self.configure_quota('default_limits = tapes:3')
+            self.quota('set', 'p1', 'tapes', '5')
             self.configure('')
-            self.quota('set', 'p1', 'gigabytes', '5')
-            self.configure_quota('default_limits = resources:3')
-            answered = answer('unset', 'p1', 'gigabytes')
+            answered = answer('unset', 'p1', 'tapes')
             found = answered['limit' if expected is None else -1]
             self.assertEqual(expected, found)
             self.assertEqual([], db.api.quota_get_all(self.context))
@@ -259,6 +259,24 @@ class TestClasses(QuotaTestCase):
             ],
             self.table('class-show'),
         )
+
+    def test_what_default_limits_leaves_out_is_built_in(self) -> None:
+        self.configure_quota('default_limits = gigabytes:3,tapes:-1')
+        self.assertEqual(
+            [
+                ['resources', '100', 'built in'],
+                ['gigabytes', '3', 'default_limits'],
+                ['tapes', 'unlimited', 'default_limits'],
+            ],
+            self.table('class-show')[1:],
+        )
+        self.quota('class-set', 'gold', 'resources', '5')
+        answer = self.quota('class-unset', 'gold', 'resources')
+        self.assertEqual(100, answer['limit'])
+        self.quota('set', 'p1', 'resources', '5')
+        answer = self.quota('unset', 'p1', 'resources')
+        self.assertEqual(100, answer['limit'])
+        self.assertEqual(100, self.quota('show', 'p1')['resources']['limit'])
 
     def test_show_takes_the_class_that_is_configured(self) -> None:
         db.api.quota_class_create(self.context, 'gold', 'gigabytes', 7)
@@ -325,11 +343,12 @@ class TestClasses(QuotaTestCase):
         self.assertEqual(['limit', '100'], table[-1])
 
     def test_unset_of_a_resource_that_has_no_quota_any_more(self) -> None:
-        self.quota('class-set', 'gold', 'gigabytes', '5')
-        self.configure_quota('default_limits = resources:3')
+        self.configure_quota('default_limits = tapes:3')
+        self.quota('class-set', 'gold', 'tapes', '5')
+        self.configure('')
         self.assertEqual(
-            {'class_name': 'gold', 'resource': 'gigabytes', 'limit': None},
-            self.quota('class-unset', 'gold', 'gigabytes'),
+            {'class_name': 'gold', 'resource': 'tapes', 'limit': None},
+            self.quota('class-unset', 'gold', 'tapes'),
         )
 
     def test_unset_of_an_unknown_class_is_refused(self) -> None:
@@ -371,6 +390,25 @@ class TestCheck(QuotaTestCase):
         self.assertEqual(
             [['p2', 'gigabytes', 'reserved', '8', '3']], self.rows(out)[1:]
         )
+
+    def test_what_nobody_counts_is_named_on_stderr(self) -> None:
+        self.configure_quota('default_limits = tapes:3,disks:3')
+        self.quota('set', 'p1', 'tapes', '5')
+        for project_id, name in (('p1', 'tapes'), ('p2', 'disks')):
+            self.reserve(project_id, **{name: 1})
+        said = (
+            'Nobody counts these here, so what is in use of them is not '
+            'compared: {}\n'
+        )
+        for options in ((), ('--json',)):
+            for arguments, names in (
+                (('check',), 'disks, tapes'),
+                (('check', 'p1'), 'tapes'),
+                (('sync', 'p2', 'p1'), 'disks, tapes'),
+                (('sync', '--all'), 'disks, tapes'),
+            ):
+                code, _, err = self.run_it('quota', *arguments, *options)
+                self.assertEqual((0, said.format(names)), (code, err))
 
     def test_it_changes_nothing(self) -> None:
         self.reserve('p1', gigabytes=3)

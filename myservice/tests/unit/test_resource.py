@@ -115,13 +115,6 @@ class TestCreate(ResourceTestCase):
         self.assertEqual([None] * 6, self.in_threads(6, work))
         self.assertEqual((12, 2 * sum(range(6))), self.usage())
 
-    def test_a_resource_without_a_quota_is_not_counted(self) -> None:
-        self.database.conf.set_override(
-            'default_limits', {'tapes': 1}, group='quota'
-        )
-        made = self.create(size=5)
-        db.api.resource_destroy(self.user, made.id)
-
     def test_metadata_and_tags_come_along(self) -> None:
         made = self.create(metadata={'b': '2', 'a': '1'}, tags=['y', 'x', 'y'])
         self.assertEqual(

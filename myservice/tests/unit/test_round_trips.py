@@ -40,6 +40,7 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'quota_class_destroy': (1, False),
     'quota_usage_get_all': (1, False),
     'quota_usage_get_projects': (1, False),
+    'quota_usage_get_uncounted': (1, False),
     'quota_usage_check': (1, False),
     'quota_usage_sync': (2, True),
     'quota_reserve': (2, True),
