@@ -67,15 +67,15 @@ class Connection(sqlite3.Connection):
         self._cursors.add(cursor)
         return cursor
 
-    def execute(self, *args: Any) -> Cursor:
+    def execute(self, *args: Any) -> Any:
         """Execute one statement, and return its cursor."""
         return self.cursor().execute(*args)
 
-    def executemany(self, *args: Any) -> Cursor:
+    def executemany(self, *args: Any) -> Any:
         """Execute a statement for each of many parameters."""
         return self.cursor().executemany(*args)
 
-    def executescript(self, *args: Any) -> Cursor:
+    def executescript(self, *args: Any) -> Any:
         """Execute many statements."""
         return self.cursor().executescript(*args)
 

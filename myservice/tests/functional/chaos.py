@@ -237,9 +237,7 @@ class Calls:
             self._context, {'host': name, 'binary': 'one'}
         )
         db.api.service_heartbeat(self._context, made.id)
-        row = db.api.service_get_by_host_and_binary(
-            self._context, name, 'one'
-        )
+        row = db.api.service_get_by_host_and_binary(self._context, name, 'one')
         return [made.id, row.id] if row.id != made.id else None
 
 

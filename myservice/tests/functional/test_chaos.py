@@ -18,7 +18,8 @@ class OnEachDatabase(base.ServerTestCase):
             check=False,
         )
         # Past what captures the output of tests: the figures are for people.
-        print(f'\n{type(self).__name__}: {process.stdout}', file=sys.__stderr__)
+        name = type(self).__name__
+        print(f'\n{name}: {process.stdout}', file=sys.__stderr__)
         self.assertEqual(0, process.returncode, process.stdout)
 
 

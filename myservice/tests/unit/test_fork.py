@@ -200,7 +200,12 @@ class TestTransactionOfTheParent(ForkTestCase):
 
 
 class TestSessionOfTheParent(ForkTestCase):
-    FORMS = ({}, {'read_only': True}, {'autocommit': True}, {'light': True})
+    FORMS: tuple[dict[str, bool], ...] = (
+        {},
+        {'read_only': True},
+        {'autocommit': True},
+        {'light': True},
+    )
 
     def test_it_is_refused_in_each_form(self) -> None:
         statement = sa.select(sa.func.count()).select_from(models.Service)
