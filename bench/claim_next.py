@@ -28,6 +28,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import clock
+from myservice.db import dialects
 from myservice.db import models
 from myservice.db.operation import new_id
 
@@ -240,7 +241,7 @@ class Variant:
             }
             for number in range(held + self._arguments.resources)
         ]
-        mysql = self._engine.dialect.name == 'mysql'
+        mysql = dialects.backend_of(self._engine.dialect) == 'mysql'
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_SERVICES))
             connection.execute(

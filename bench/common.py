@@ -21,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from myservice.db import dialects
 from myservice.tests import proxy
 from myservice.tests import servers
 
@@ -209,7 +210,7 @@ def server_version(url: str) -> str:
         version = str(connection.scalar(sa.text('SELECT version()')))
         # PostgreSQL goes on about its compiler.
         parts.append(version.split(' on ')[0])
-        if engine.dialect.name == 'mysql':
+        if dialects.backend_of(engine.dialect) == 'mysql':
             settings = sa.text("SHOW VARIABLES LIKE 'innodb_snapshot%'")
             parts += map(' '.join, connection.execute(settings).all())
     return ', '.join(parts)
@@ -222,7 +223,7 @@ def sent(between: proxy.FaultProxy) -> list[str]:
     """
     # After what the ORM executes many times psycopg may send a Flush, as the
     # clock has it, which nobody answers and nobody waits for.
-    unanswered = sa.make_url(between.url).get_backend_name() == 'postgresql'
+    unanswered = dialects.backend_of(sa.make_url(between.url)) == 'postgresql'
     return [
         command.sql.split()[0].upper() if command.sql else command.kind
         for command in between.commands

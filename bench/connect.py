@@ -17,6 +17,7 @@ from compare import Target
 from oslo_db.sqlalchemy import enginefacade
 from ways import driver
 
+from myservice.db import dialects
 from myservice.tests import fixtures
 from myservice.tests import proxy
 
@@ -33,13 +34,13 @@ def _of_engine(engine: sa.Engine) -> Opener:
 
 
 def _of_drivers(url: sa.URL) -> dict[str, Opener]:
-    kind = driver.DRIVERS[url.get_backend_name()]
+    kind = driver.DRIVERS[dialects.backend_of(url)]
 
     def close(connection: Any) -> None:
         connection.close()
 
     found: dict[str, Opener] = {'driver': (lambda: kind.connect(url), close)}
-    if url.get_backend_name() == 'mysql':
+    if dialects.backend_of(url) == 'mysql':
         without = url.update_query_dict({'ssl_disabled': 'true'})
         found['driver, ssl_disabled'] = (lambda: kind.connect(without), close)
     return found

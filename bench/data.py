@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from myservice.db import dialects
 from myservice.db import models
 from myservice.db.operation import new_id
 
@@ -86,7 +87,7 @@ def _insert(connection: Any, model: Any, rows: list[dict[str, Any]]) -> None:
 
 def analyse(engine: sa.Engine) -> None:
     """Let the server see what there is, before it makes plans."""
-    table = 'TABLE ' if engine.dialect.name == 'mysql' else ''
+    table = 'TABLE ' if dialects.backend_of(engine.dialect) == 'mysql' else ''
     with engine.connect() as connection:
         for name in models.Base.metadata.tables:
             connection.exec_driver_sql(f'ANALYZE {table}{name}')

@@ -21,6 +21,7 @@ from sqlalchemy import event
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.db import dialects
 from myservice.db import engine as engines
 from myservice.db import models
 from myservice.db.operation import new_id
@@ -117,11 +118,11 @@ class Driver:
     def _connect(self) -> Any:
         """Connect as the layer does."""
         url = self._engine.url
-        if self._engine.dialect.name == 'sqlite':
+        if dialects.backend_of(self._engine.dialect) == 'sqlite':
             # It is told BEGIN and COMMIT by what was captured.
             return self._dbapi.connect(url.database, isolation_level=None)
         address = {'host': url.host, 'port': url.port, 'user': url.username}
-        if self._engine.dialect.name == 'mysql':
+        if dialects.backend_of(self._engine.dialect) == 'mysql':
             return self._dbapi.connect(
                 **address,
                 database=url.database,
@@ -148,7 +149,7 @@ class Driver:
         self, connection: Any, cursor: Any, sent: Sent, new: dict[Any, Any]
     ) -> None:
         if not sent.sql:
-            if self._engine.dialect.name == 'sqlite':
+            if dialects.backend_of(self._engine.dialect) == 'sqlite':
                 cursor.execute('COMMIT')
             else:
                 connection.commit()

@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 from django.db.models.lookups import GreaterThanOrEqual
 from oslo_utils import timeutils
 
+from myservice.db import dialects
 from myservice.db.operation import new_id
 from ways import base
 from ways import django_models as models
@@ -40,7 +41,7 @@ class Django(base.Way):
         connections.settings['default'] = connections.configure_settings(
             {
                 'default': {
-                    'ENGINE': _ENGINES[parsed.get_backend_name()],
+                    'ENGINE': _ENGINES[dialects.backend_of(parsed)],
                     'NAME': parsed.database,
                     'USER': parsed.username or '',
                     'HOST': parsed.host or '',

@@ -16,6 +16,7 @@ import pymysql
 import quota_ways
 import sqlalchemy as sa
 
+from myservice.db import dialects
 from myservice.db import engine
 from myservice.db.operation import new_id
 from ways import base
@@ -335,4 +336,4 @@ DRIVERS: dict[str, type[Driver]] = {
 
 def make(url: str) -> Driver:
     """Return the way by the driver of a database."""
-    return DRIVERS[sa.make_url(url).get_backend_name()](url)
+    return DRIVERS[dialects.backend_of(sa.make_url(url))](url)

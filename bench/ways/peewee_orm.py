@@ -8,6 +8,7 @@ import quota_ways
 import sqlalchemy as sa
 from oslo_utils import timeutils
 
+from myservice.db import dialects
 from myservice.db.operation import new_id
 from ways import base
 from ways import peewee_models as models
@@ -33,10 +34,10 @@ _DAY = datetime.timedelta(days=1)
 
 
 def _connect(url: sa.URL) -> Any:
-    if url.get_backend_name() == 'sqlite':
+    if dialects.backend_of(url) == 'sqlite':
         return peewee.SqliteDatabase(url.database)
     address: Any = {'host': url.host, 'port': url.port, 'user': url.username}
-    if url.get_backend_name() == 'mysql':
+    if dialects.backend_of(url) == 'mysql':
         return peewee.MySQLDatabase(url.database, **address)
     return peewee.PostgresqlDatabase(
         url.database, prefer_psycopg3=True, **address
@@ -52,9 +53,9 @@ class Peewee(base.Way):
         parsed = sa.make_url(url)
         self._database = _connect(parsed)
         self._database.bind(models.ALL)
-        self._locks = parsed.get_backend_name() != 'sqlite'
-        self._now = peewee.SQL(_NOW[parsed.get_backend_name()])
-        self._oldest = peewee.SQL(_AGO[parsed.get_backend_name()])
+        self._locks = dialects.backend_of(parsed) != 'sqlite'
+        self._now = peewee.SQL(_NOW[dialects.backend_of(parsed)])
+        self._oldest = peewee.SQL(_AGO[dialects.backend_of(parsed)])
 
     def close(self) -> None:
         self._database.close()

@@ -14,6 +14,8 @@ from myservice.db import query
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
 from myservice.db.conditions import Conditions
+from myservice.db.dialects import Backend
+from myservice.db.dialects import backend_of
 from myservice.db.models import Service
 from myservice.db.resource_listing import LISTING
 from myservice.db.resource_rows import Claim
@@ -91,28 +93,28 @@ def claim(
     :param session: an open session
     :returns: the new generation; None when one of the two is not so
     """
-    dialect = session.get_bind().dialect.name
+    backend = backend_of(session.get_bind().dialect)
     result = session.execute(
-        _claiming(dialect),
+        _claiming(backend),
         {
             'claimed_id': resource_id,
             'claiming_service': service_id,
             'claimed_by': session.operation.id,
         },
     )
-    if dialect not in ('mysql', 'mariadb'):
+    if backend != 'mysql':
         generation: int | None = result.scalar()
         return generation
     return int(result.lastrowid) if result.rowcount else None
 
 
 @functools.cache
-def _claiming(dialect: str) -> Any:
-    mysql = dialect in ('mysql', 'mariadb')
+def _claiming(backend: Backend) -> Any:
+    mysql = backend == 'mysql'
     # It has no UPDATE … RETURNING.
     new = sa.func.last_insert_id(_NEXT) if mysql else _NEXT
     # A join locks the service, where a subquery would read it without.
-    living = reservation_rows.evaluated_once(dialect, _LOCK_SHARED, 'living')
+    living = reservation_rows.evaluated_once(backend, _LOCK_SHARED, 'living')
     statement = (
         sa.update(_TABLE)
         .where(
@@ -216,18 +218,18 @@ def claim_free(
     :returns: the claims; none for a service that is to get no work
     :raises ServiceNotFound: when no living service has this id
     """
-    dialect = session.get_bind().dialect.name
+    backend = backend_of(session.get_bind().dialect)
     parameters = {
         **filters.parameters,
         'how_many': limit,
         'claiming_service': service_id,
         'claimed_by': session.operation.id,
     }
-    if dialect in ('mysql', 'mariadb'):
-        free = session.execute(_free(dialect, filters.shape), parameters).all()
-        rows = _claim_locked(dialect, free, parameters, session)
+    if backend == 'mysql':
+        free = session.execute(_free(backend, filters.shape), parameters).all()
+        rows = _claim_locked(backend, free, parameters, session)
     else:
-        statement = _claiming_free(dialect, filters.shape)
+        statement = _claiming_free(backend, filters.shape)
         rows = session.execute(statement, parameters).all()
     if not rows:
         # Which tells whether there is such a service.
@@ -239,7 +241,7 @@ def claim_free(
 
 
 def _claim_locked(
-    dialect: str,
+    backend: Backend,
     free: list[Any],
     parameters: dict[str, Any],
     session: AnySession,
@@ -248,7 +250,7 @@ def _claim_locked(
         return []
     ids = [row.id for row in free]
     result = session.execute(
-        _claiming_locked(dialect, conditions.how_many(ids)),
+        _claiming_locked(backend, conditions.how_many(ids)),
         {
             'claiming_service': parameters['claiming_service'],
             'claimed_by': parameters['claimed_by'],
@@ -260,16 +262,16 @@ def _claim_locked(
 
 
 @functools.lru_cache(maxsize=1000)
-def _free(dialect: str, shape: Any) -> Any:
+def _free(backend: Backend, shape: Any) -> Any:
     """Return the SELECT that locks what is free.
 
-    :param dialect: the name of that of the server
+    :param backend: which database it is
     :param shape: of the filters
     """
     # What is NULL in all of them changes no order, and tells PostgreSQL's
     # planner by which index they are in it; MariaDB is told by name.
     order = [_TABLE.c.created_at, _TABLE.c.id]
-    if dialect == 'postgresql':
+    if backend == 'postgresql':
         order.insert(0, _TABLE.c.service_id)
     statement = (
         sa.select(_TABLE.c.id, _TABLE.c.created_at, _NEXT.label('next'))
@@ -297,9 +299,9 @@ _WORKING = _shared(
 
 
 @functools.cache
-def _claiming_locked(dialect: str, number: int) -> Any:
+def _claiming_locked(backend: Backend, number: int) -> Any:
     """Return the UPDATE of so many resources, which the caller has locked."""
-    working = reservation_rows.evaluated_once(dialect, _WORKING, 'working')
+    working = reservation_rows.evaluated_once(backend, _WORKING, 'working')
     return (
         sa.update(_TABLE)
         .where(
@@ -311,13 +313,13 @@ def _claiming_locked(dialect: str, number: int) -> Any:
 
 
 @functools.lru_cache(maxsize=1000)
-def _claiming_free(dialect: str, shape: Any) -> Any:
+def _claiming_free(backend: Backend, shape: Any) -> Any:
     """Return the UPDATE that finds, locks and claims what is free."""
     working = _WORKING.cte('working')
     # A scalar subquery is evaluated before the rows that it is a condition
     # of, so the service is locked first.
     works = sa.select(working.c.id).scalar_subquery().is_not(None)
-    free = _free(dialect, shape).where(works).cte('free')
+    free = _free(backend, shape).where(works).cte('free')
     return (
         sa.update(_TABLE)
         .where(_TABLE.c.id == free.c.id)
@@ -357,18 +359,18 @@ def free_those_of_the_dead(*, session: AnySession) -> int:
     :param session: an open session
     :returns: how many claims there were
     """
-    dialect = session.get_bind().dialect.name
+    backend = backend_of(session.get_bind().dialect)
     result = session.execute(
-        _freeing_those_of_the_dead(dialect),
+        _freeing_those_of_the_dead(backend),
         {'freed_by': session.operation.id},
     )
     return int(result.rowcount)
 
 
 @functools.cache
-def _freeing_those_of_the_dead(dialect: str) -> Any:
+def _freeing_those_of_the_dead(backend: Backend) -> Any:
     down = reservation_rows.evaluated_once(
-        dialect,
+        backend,
         sa.select(_SERVICES.c.id)
         .where(sa.not_(models.is_up(_SERVICES.c)))
         .with_for_update(read=True),

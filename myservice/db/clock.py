@@ -16,6 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db import types
+from myservice.db.dialects import NAMES
 
 
 class utcnow(FunctionElement[Any]):
@@ -62,14 +63,12 @@ def _seconds_ago(
     return f'seconds_ago({_seconds(element, compiler, **kw)})'
 
 
-@compiles(utcnow, 'mysql')
-@compiles(utcnow, 'mariadb')
+@compiles(utcnow, *NAMES['mysql'])
 def _utcnow_mysql(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
     return 'UTC_TIMESTAMP(6)'
 
 
-@compiles(seconds_ago, 'mysql')
-@compiles(seconds_ago, 'mariadb')
+@compiles(seconds_ago, *NAMES['mysql'])
 def _seconds_ago_mysql(
     element: seconds_ago, compiler: SQLCompiler, **kw: Any
 ) -> str:
@@ -81,14 +80,14 @@ def _seconds_ago_mysql(
 
 # now() is the start of the transaction in PostgreSQL; a beat at the end of a
 # long transaction would be stamped too early.
-@compiles(utcnow, 'postgresql')
+@compiles(utcnow, *NAMES['postgresql'])
 def _utcnow_postgresql(
     element: utcnow, compiler: SQLCompiler, **kw: Any
 ) -> str:
     return "(statement_timestamp() AT TIME ZONE 'UTC')"
 
 
-@compiles(seconds_ago, 'postgresql')
+@compiles(seconds_ago, *NAMES['postgresql'])
 def _seconds_ago_postgresql(
     element: seconds_ago, compiler: SQLCompiler, **kw: Any
 ) -> str:
@@ -100,12 +99,12 @@ def _seconds_ago_postgresql(
 
 # SQLite keeps times as text: the six digits make them compare, and read back,
 # as those that SQLAlchemy writes.
-@compiles(utcnow, 'sqlite')
+@compiles(utcnow, *NAMES['sqlite'])
 def _utcnow_sqlite(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
-@compiles(seconds_ago, 'sqlite')
+@compiles(seconds_ago, *NAMES['sqlite'])
 def _seconds_ago_sqlite(
     element: seconds_ago, compiler: SQLCompiler, **kw: Any
 ) -> str:

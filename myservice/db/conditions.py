@@ -19,6 +19,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db import validation
+from myservice.db.dialects import NAMES
 
 _SEVERAL = (list, tuple, set, frozenset)
 
@@ -88,7 +89,7 @@ def _instr(element: Any, compiler: Any, **kw: Any) -> str:
     return f'instr({compiler.process(element.clauses, **kw)})'
 
 
-@compiles(position_of, 'postgresql')
+@compiles(position_of, *NAMES['postgresql'])
 def _strpos(element: Any, compiler: Any, **kw: Any) -> str:
     return f'strpos({compiler.process(element.clauses, **kw)})'
 

@@ -28,6 +28,8 @@ from myservice.db import errors
 from myservice.db import fork
 from myservice.db import operation
 from myservice.db import turn
+from myservice.db.dialects import backend_of
+from myservice.db.dialects import parse_url
 from myservice.db.engine_plugin import FORM
 from myservice.db.engine_plugin import EnginePlugin
 from myservice.db.engine_plugin import Form
@@ -44,7 +46,8 @@ class Engines:
     """The engines of one configuration; each starts at its first use.
 
     :param conf: the ConfigOpts whose [database] group configures them
-    :raises InvalidInput: when conf is something else
+    :raises InvalidInput: when conf is something else, or names a database or
+        a driver that is not supported
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -53,6 +56,7 @@ class Engines:
                 field='conf', reason=f'{conf!r:.100} is not a ConfigOpts'
             )
         options.register_opts(conf)
+        _check_urls(conf)
         self.conf = conf
         self._facades: dict[Form, Any] = {}
         self._engines: dict[Form, sa.Engine] = {}
@@ -82,10 +86,10 @@ class Engines:
     def url(self) -> sa.URL:
         """The URL of the database; nothing is connected.
 
-        :raises InvalidInput: when it is no URL
+        :raises InvalidInput: when it is no URL, or of a database or a driver
+            that is not supported
         """
-        with _url_errors():
-            return sa.make_url(self.conf.database.connection)
+        return _url(self.conf, 'connection')
 
     def get_engine(self, form: Form) -> sa.Engine:
         """Return the engine of a form.
@@ -104,6 +108,7 @@ class Engines:
         except KeyError:
             with fork.in_one_piece:
                 if form not in self._engines:
+                    _check_urls(self.conf)
                     self._engines[form] = self._start(form)
                 return self._engines[form]
 
@@ -128,7 +133,7 @@ class Engines:
             self._engines.clear()
 
     def _shared(self, form: Form) -> Form | None:
-        if self.url.get_backend_name() == 'sqlite':
+        if backend_of(self.url) == 'sqlite':
             return None if form == 'transaction' else 'transaction'
         return 'autocommit' if form == 'read' else None
 
@@ -142,7 +147,7 @@ class Engines:
         if shared is not None:
             return self.get_engine(shared).execution_options(**{FORM: form})
         facade = enginefacade.transaction_context()
-        with _url_errors():
+        with _url_errors(_option(form)):
             facade.configure(**_facade_arguments(self.conf, form))
             started: sa.Engine = facade.writer.get_engine()
         self._facades[form] = facade
@@ -160,7 +165,7 @@ class Engines:
         connection_trace wants to see the statements.
         """
         trace = self.conf.database.connection_trace
-        if trace or engine.dialect.name == 'sqlite':
+        if trace or backend_of(engine.dialect) == 'sqlite':
             return engine
         without = sa.Engine(
             engine.pool,
@@ -177,14 +182,29 @@ class Engines:
 
 
 @contextlib.contextmanager
-def _url_errors() -> Iterator[None]:
+def _url_errors(option: str) -> Iterator[None]:
     """Turn what libraries make of a wrong URL into one error."""
     try:
         yield
     except (exc.ArgumentError, ImportError, ValueError) as error:
         raise exception.InvalidInput(
-            field='[database] connection', reason=errors.first_line(error)
+            field=f'[database] {option}', reason=errors.first_line(error)
         ) from error
+
+
+def _option(form: Form) -> str:
+    return 'slave_connection' if form in _ON_PRIMARY else 'connection'
+
+
+def _url(conf: cfg.ConfigOpts, option: str) -> sa.URL:
+    return parse_url(conf.database[option], f'[database] {option}')
+
+
+def _check_urls(conf: cfg.ConfigOpts) -> None:
+    # That of the replica would be looked at much later.
+    _url(conf, 'connection')
+    if conf.database.slave_connection:
+        _url(conf, 'slave_connection')
 
 
 _engines: Engines | None = None
@@ -237,6 +257,7 @@ def configure(conf: cfg.ConfigOpts) -> None:
     """Use another configuration than the global cfg.CONF.
 
     :param conf: a ConfigOpts; the options of myservice are registered on it
+    :raises InvalidInput: as for Engines
     """
     global _engines
     with _engines_lock:
@@ -258,12 +279,9 @@ def _facade_arguments(conf: cfg.ConfigOpts, form: Form) -> dict[str, Any]:
         for name in EnginePlugin.OPTIONS
         if conf.database[name] is not None
     }
-    connection = conf.database.connection
-    if form in _ON_PRIMARY:
-        connection = conf.database.slave_connection
-        form = _ON_PRIMARY[form]
-    backend = sa.make_url(connection).get_backend_name()
-    if form == 'read' and backend != 'sqlite':
+    connection = _url(conf, _option(form))
+    form = _ON_PRIMARY.get(form, form)
+    if form == 'read' and backend_of(connection) != 'sqlite':
         form = 'autocommit'
     ours |= {'plugin': 'myservice', FORM: form}
     parameters = [arguments['connection_parameters'], urlencode(ours)]

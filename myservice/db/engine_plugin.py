@@ -20,6 +20,7 @@ from sqlalchemy import pool
 from sqlalchemy.engine import CreateEnginePlugin
 
 from myservice import exception
+from myservice.db import dialects
 from myservice.db import errors
 from myservice.db import fork
 from myservice.db import sqlite_driver
@@ -133,9 +134,8 @@ class EnginePlugin(CreateEnginePlugin):
             'mysql': self._shape_mysql,
             'postgresql': self._shape_postgresql,
             'sqlite': self._shape_sqlite,
-        }.get(url.get_backend_name())
-        if shape is not None:
-            shape(url, kwargs)
+        }[dialects.backend_of(url)]
+        shape(url, kwargs)
 
     def update_url(self, url: sa.URL) -> sa.URL:
         """Take our parameters out of the URL; the driver knows none."""
@@ -155,14 +155,15 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(engine, 'commit', mark_committing)
             event.listen(engine, 'rollback', mark_ended)
             event.listen(engine, 'reset', _roll_back_if_open)
-        if engine.dialect.name == 'sqlite':
+        backend = dialects.backend_of(engine.dialect)
+        if backend == 'sqlite':
             event.listen(engine, 'begin', self._begin_sqlite)
             event.listen(engine, 'checkin', self._end_turn)
             event.listen(engine, 'connect', self._use_write_ahead_log)
         else:
             event.listen(engine, 'checkin', _note_time)
             event.listen(engine, 'checkout', self._ping_if_idle(engine))
-        if engine.dialect.driver == 'pymysql' and not any(
+        if backend == 'mysql' and not any(
             name.startswith(_ABOUT_TLS) for name in self._query
         ):
             event.listen(engine, 'do_connect', _with_one_context(engine))

@@ -22,7 +22,9 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc
 
 from myservice import exception
+from myservice.db import dialects
 from myservice.db import operation
+from myservice.db.dialects import Backend
 
 TRANSIENT = (
     db_exception.DBDeadlock,
@@ -48,7 +50,7 @@ _read_only = _ours(exception.ServerReadOnly)
 _interrupted = _ours(exception.StatementInterrupted)
 _no_space = _ours(exception.NoSpace)
 
-_MEANING: dict[str, dict[Code, Make]] = {
+_MEANING: dict[Backend, dict[Code, Make]] = {
     'mysql': {
         # A transaction that another Galera node aborted is reported once, by
         # whatever comes next; if that is a savepoint's end, as 1305.
@@ -176,7 +178,7 @@ def first_line(error: BaseException) -> str:
 def _meaning(context: Any, original: Any, code: Code) -> Exception | None:
     wrapped = context.sqlalchemy_exception or original
     error: Exception | None
-    make = _MEANING.get(context.dialect.name, {}).get(code)
+    make = _MEANING[dialects.backend_of(context.dialect)].get(code)
     if make is not None:
         if make is _lost:
             context.is_disconnect = True
@@ -205,7 +207,7 @@ def _meaning(context: Any, original: Any, code: Code) -> Exception | None:
 def _is_lost_at_connect(context: Any, raw: exc.OperationalError) -> bool:
     return (
         context.connection is None
-        and context.dialect.name == 'postgresql'
+        and dialects.backend_of(context.dialect) == 'postgresql'
         and not _PERMANENT_AT_CONNECT.search(str(raw))
     )
 

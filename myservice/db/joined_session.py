@@ -22,6 +22,7 @@ from myservice.db import errors
 from myservice.db import fork
 from myservice.db import operation
 from myservice.db import statements
+from myservice.db.dialects import backend_of
 from myservice.db.operation import Operation
 
 
@@ -252,7 +253,7 @@ class Transaction:
         if connection is None or connection.closed:
             return
         # In SQLite answers belong to statements, and cannot be mixed up.
-        if connection.dialect.name != 'sqlite':
+        if backend_of(connection.dialect) != 'sqlite':
             connection.detach()
 
     def refuse_child(self) -> None:

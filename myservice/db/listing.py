@@ -32,6 +32,7 @@ from myservice.db import conditions
 from myservice.db import query
 from myservice.db import validation
 from myservice.db.conditions import Conditions
+from myservice.db.dialects import backend_of
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
 from myservice.db.sort_keys import NULLS_FIRST
@@ -232,7 +233,7 @@ class _Shape:
     :param filters: the shape that check_filters returns
     :param keys: column name and direction of each
     :param limited: whether there is a limit
-    :param dialect: of the server
+    :param backend: which database it is
     :param marker: which of the marker's values are NULL; None is no marker
     """
 
@@ -240,7 +241,8 @@ class _Shape:
     filters: tuple[tuple[str, Hashable], ...]
     keys: tuple[tuple[str, str], ...]
     limited: bool
-    dialect: str = ''
+    # Known when it is read.
+    backend: Any = None
     marker: tuple[bool, ...] | None = None
 
 
@@ -272,7 +274,7 @@ class Page(NamedTuple):
         place = self._place(session)
         shape = dataclasses.replace(
             self.shape,
-            dialect=session.get_bind().dialect.name,
+            backend=backend_of(session.get_bind().dialect),
             marker=None
             if place is None
             else tuple(value is None for value in place.values()),
@@ -328,7 +330,7 @@ def _statement(listing: Listing, shape: _Shape) -> Any:
     parts = [
         _range(listing, shape, keys, conditions)
         for conditions in (
-            [[]] if whole else ranges(shape.dialect, shape.marker, keys)
+            [[]] if whole else ranges(shape.backend, shape.marker, keys)
         )
     ]
     if len(parts) == 1:
@@ -353,7 +355,7 @@ def _range(
     conditions: list[Any],
 ) -> Any:
     table = listing.table
-    mysql = shape.dialect in ('mysql', 'mariadb')
+    mysql = shape.backend == 'mysql'
     # A range has one value, or NULL, of each key but the last that it names:
     # the index has it in order as it is. But MariaDB sorts all the rows that
     # are NULL if it is asked to, and PostgreSQL finds the index only if it is.
@@ -364,7 +366,7 @@ def _range(
     }
     # SQLite takes the index of the order rather than that of the filter: it
     # knows nothing of the values, nor, with ANALYZE, of a NULL in most rows.
-    few = shape.dialect == 'sqlite' and listing.is_selective(shape)
+    few = shape.backend == 'sqlite' and listing.is_selective(shape)
     order = [
         element
         for number, key in enumerate(keys)
@@ -372,7 +374,7 @@ def _range(
         for element in key.order(
             table.c,
             nulls=(number > 0 or not conditions)
-            and not key.is_plain(shape.dialect),
+            and not key.is_plain(shape.backend),
             by_index=not few,
         )
     ]

@@ -14,6 +14,7 @@ from alembic import util
 from alembic.runtime import migration
 
 from myservice import exception
+from myservice.db import dialects
 from myservice.db import engine
 
 # Any number will do, as long as it is ours alone in the database.
@@ -112,7 +113,7 @@ def _current(connection: sa.Connection) -> str | None:
 
 def _make_directory() -> None:
     database = engine.get_engines().url
-    if database.get_backend_name() == 'sqlite' and database.database:
+    if dialects.backend_of(database) == 'sqlite' and database.database:
         directory = os.path.dirname(os.path.abspath(database.database))
         os.makedirs(directory, exist_ok=True)
 
@@ -124,13 +125,14 @@ def _locked_connection() -> Iterator[sa.Connection]:
     In SQLite the transaction, which is IMMEDIATE, is the lock itself.
     """
     with engine.get_engines().get_engine('transaction').begin() as connection:
-        if connection.dialect.name == 'postgresql':
+        backend = dialects.backend_of(connection.dialect)
+        if backend == 'postgresql':
             # Released by the end of the transaction, which the DDL is in.
             connection.execute(
                 sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK))
             )
             yield connection
-        elif connection.dialect.name == 'mysql':
+        elif backend == 'mysql':
             # DDL commits by itself here; this lock is the connection's.
             lock = sa.func.get_lock(_MYSQL_LOCK, _MYSQL_LOCK_TIMEOUT)
             connection.execute(sa.select(lock)).close()

@@ -11,6 +11,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from myservice.context import ReadDeleted
+from myservice.db import dialects
+from myservice.db.dialects import Backend
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
 
@@ -22,17 +24,17 @@ def force_index(statement: Any, table: Any, index: str) -> Any:
     :param table: the Table that has the index
     :param index: its name
     """
-    for dialect in ('mysql', 'mariadb'):
+    for name in dialects.NAMES['mysql']:
         statement = statement.with_hint(
             text=f'FORCE INDEX ({index})',
             selectable=table,
-            dialect_name=dialect,
+            dialect_name=name,
         )
     return statement
 
 
 def upsert(
-    dialect: str,
+    backend: Backend,
     table: Any,
     key: Sequence[str],
     values: Mapping[str, Any],
@@ -40,19 +42,19 @@ def upsert(
 ) -> Any:
     """Return the statement that inserts a row, or updates the one there is.
 
-    :param dialect: the name of that of the server
+    :param backend: which database it is
     :param table: the Table
     :param key: the columns of the unique key that decides
     :param values: column to value, or parameter, for a new row
     :param update: the same, for a row that is there
     """
-    if dialect == 'postgresql':
+    if backend == 'postgresql':
         return (
             postgresql.insert(table)
             .values(**values)
             .on_conflict_do_update(index_elements=key, set_=update)
         )
-    if dialect == 'sqlite':
+    if backend == 'sqlite':
         return (
             sqlite.insert(table)
             .values(**values)

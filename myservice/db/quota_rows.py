@@ -21,6 +21,8 @@ from myservice.db import query
 from myservice.db import quota_counters
 from myservice.db import quota_limits
 from myservice.db import reservation_rows
+from myservice.db.dialects import Backend
+from myservice.db.dialects import backend_of
 from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaUsage
@@ -60,8 +62,8 @@ def take(
     :raises QuotaUsageOverflow: when a counter could not hold it
     """
     names = sorted(deltas)
-    dialect = session.get_bind().dialect.name
-    statement = _taking(dialect, len(names), column)
+    backend = backend_of(session.get_bind().dialect)
+    statement = _taking(backend, len(names), column)
     parameters: dict[str, Any] = {
         'of_project': project_id,
         'of_class': quota_limits.default_class(),
@@ -92,7 +94,7 @@ def take(
 
 
 @functools.cache
-def _taking(dialect: str, count: int, column: Column) -> Any:
+def _taking(backend: Backend, count: int, column: Column) -> Any:
     """Return the guarded UPDATE over so many resources.
 
     All the rows that it asks for are locked in order, by the innermost
@@ -136,7 +138,7 @@ def _taking(dialect: str, count: int, column: Column) -> Any:
         .order_by(_USAGE.c.resource)
         .with_for_update()
     )
-    asked = reservation_rows.evaluated_once(dialect, asked, 'asked')
+    asked = reservation_rows.evaluated_once(backend, asked, 'asked')
     # The sum of used and delta could be more than a number holds.
     fits = sa.or_(
         asked.c.delta < 0, asked.c.used <= asked.c.most - asked.c.delta
@@ -180,7 +182,7 @@ def _add_missing(
         in_use = numbers[name] - counted.get(name, 0) if name in numbers else 0
         session.execute(
             query.upsert(
-                session.get_bind().dialect.name,
+                backend_of(session.get_bind().dialect),
                 _USAGE,
                 tuple(key),
                 {**key, 'in_use': in_use},

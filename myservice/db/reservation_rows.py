@@ -18,6 +18,9 @@ from myservice.db import clock
 from myservice.db import conditions
 from myservice.db import engine
 from myservice.db import query
+from myservice.db.dialects import NAMES
+from myservice.db.dialects import Backend
+from myservice.db.dialects import backend_of
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.operation import new_id
@@ -46,12 +49,12 @@ def _greatest(element: Any, compiler: Any, **kw: Any) -> str:
     return f'GREATEST({compiler.process(element.clauses, **kw)}, 0)'
 
 
-@compiles(not_negative, 'sqlite')
+@compiles(not_negative, *NAMES['sqlite'])
 def _max(element: Any, compiler: Any, **kw: Any) -> str:
     return f'max({compiler.process(element.clauses, **kw)}, 0)'
 
 
-def evaluated_once(dialect: str, select: Any, name: str) -> Any:
+def evaluated_once(backend: Backend, select: Any, name: str) -> Any:
     """Return a locking SELECT that an UPDATE can join.
 
     PostgreSQL may evaluate a subquery again for each row that it joins, and
@@ -59,12 +62,12 @@ def evaluated_once(dialect: str, select: Any, name: str) -> Any:
     it evaluates once. MariaDB knows no CTE in an UPDATE, and keeps the rows
     of a subquery.
 
-    :param dialect: the name of the dialect
+    :param backend: which database it is
     :param select: the SELECT
     :param name: what to call its rows
     """
     return (
-        select.cte(name) if dialect == 'postgresql' else select.subquery(name)
+        select.cte(name) if backend == 'postgresql' else select.subquery(name)
     )
 
 
@@ -185,9 +188,9 @@ def end(
         _ending(number, in_time=not expiring), {**which, 'new_state': state}
     ).rowcount
     if expiring or reached == len(reservation_ids):
-        dialect = session.get_bind().dialect.name
+        backend = backend_of(session.get_bind().dialect)
         committing = state == Reservation.COMMITTED
-        session.execute(_settling(dialect, number, committing), which)
+        session.execute(_settling(backend, number, committing), which)
     return int(reached)
 
 
@@ -232,10 +235,10 @@ def _ending(number: _Number, in_time: bool) -> Any:
 
 
 @functools.cache
-def _settling(dialect: str, number: _Number, committing: bool) -> Any:
+def _settling(backend: Backend, number: _Number, committing: bool) -> Any:
     """Return the UPDATE that takes from ``reserved`` what has been ended.
 
-    :param dialect: its name
+    :param backend: which database it is
     :param number: how many
     :param committing: whether it is in use from now on
     """
@@ -254,19 +257,18 @@ def _settling(dialect: str, number: _Number, committing: bool) -> Any:
     )
     # In one order, which an UPDATE by itself does not care for; nor would
     # MariaDB, if it could begin with the changes.
-    locked = evaluated_once(
-        dialect,
+    rows = (
         sa.select(_USAGE, changes.c.held, changes.c.change)
-        .prefix_with('STRAIGHT_JOIN', dialect='mysql')
-        .prefix_with('STRAIGHT_JOIN', dialect='mariadb')
         .where(
             _same(_USAGE.c, changes.c),
             number.of_projects(_USAGE.c.project_id),
         )
         .order_by(_USAGE.c.project_id, _USAGE.c.resource)
-        .with_for_update(of=_USAGE),
-        'locked',
+        .with_for_update(of=_USAGE)
     )
+    if backend == 'mysql':
+        rows = rows.prefix_with('STRAIGHT_JOIN')
+    locked = evaluated_once(backend, rows, 'locked')
     values = {
         'reserved': not_negative(locked.c.reserved - locked.c.held),
         'updated_at': clock.utcnow(),

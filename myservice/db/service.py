@@ -21,6 +21,8 @@ from myservice.db import clock
 from myservice.db import listing
 from myservice.db import query
 from myservice.db import validation
+from myservice.db.dialects import Backend
+from myservice.db.dialects import backend_of
 from myservice.db.models import Service
 from myservice.db.models import ServiceRow
 from myservice.db.operation import new_id
@@ -117,7 +119,9 @@ def service_register(
     session = get_session(context, light=True)
     with session.begin():
         session.execute(
-            _registering(session.get_bind().dialect.name, tuple(values)),
+            _registering(
+                backend_of(session.get_bind().dialect), tuple(values)
+            ),
             {'new_id': new_id()}
             | {f'new_{name}': values[name] for name in values},
         )
@@ -128,14 +132,14 @@ def service_register(
 
 
 @functools.cache
-def _registering(dialect: str, names: tuple[str, ...]) -> Any:
+def _registering(backend: Backend, names: tuple[str, ...]) -> Any:
     given: dict[str, Any] = {
         name: sa.bindparam(f'new_{name}') for name in names
     }
     now = {'last_seen_at': clock.utcnow()}
     changes = {name: given[name] for name in names if name not in _IDENTITY}
     return query.upsert(
-        dialect,
+        backend,
         _TABLE,
         (*_IDENTITY, 'deleted'),
         {'id': sa.bindparam('new_id'), **given, **now},

@@ -25,6 +25,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import engine
+from myservice.db.dialects import backend_of
 from myservice.db.engine_plugin import Form
 from myservice.db.joined_session import Session
 from myservice.db.joined_session import Transaction
@@ -108,6 +109,7 @@ def get_session(
             _refuse_bind(
                 not known, f'{each!r:.100} is no Engine or Connection'
             )
+            _refuse_bind(each and each.dialect.is_async, 'it is for asyncio')
         default = bind or engines.get_engine('transaction')
         return Session(default, binds, read_only)
     if read_only:
@@ -163,7 +165,7 @@ def transaction(
             yield session
         return
     own = _own_session(context, read_only, bind)
-    if outer is not None and own.get_bind().dialect.name == 'sqlite':
+    if outer is not None and backend_of(own.get_bind().dialect) == 'sqlite':
         if not (read_only or outer.session.read_only):
             raise exception.WouldWaitForItself()
     opened = Transaction(own, handover, context.transaction_slot)

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice.db.conditions import without_index
+from myservice.db.dialects import Backend
 
 #: direction, as callers write it, to whether NULL comes first
 NULLS_FIRST = {
@@ -70,22 +71,22 @@ class SortKey:
             return self.column.is_(None)
         return self.column == sa.bindparam(self.marker)
 
-    def is_plain(self, dialect: str) -> bool:
+    def is_plain(self, backend: Backend) -> bool:
         """Return whether an index has NULL in the place where it is to be.
 
-        :param dialect: of the server
+        :param backend: which database it is
         """
-        nulls_largest = dialect == 'postgresql'
+        nulls_largest = backend == 'postgresql'
         return not self.column.nullable or (
             self.nulls_first == (self.descending == nulls_largest)
         )
 
-    def start(self, dialect: str) -> list[list[Any]]:
+    def start(self, backend: Backend) -> list[list[Any]]:
         """Return the conditions of the ranges of all rows, in order.
 
-        :param dialect: of the server
+        :param backend: which database it is
         """
-        if self.is_plain(dialect):
+        if self.is_plain(backend):
             return [[]]
         ranges = [[self.column.is_(None)], [self.column.is_not(None)]]
         return ranges if self.nulls_first else ranges[::-1]
@@ -107,22 +108,22 @@ class SortKey:
 
 
 def ranges(
-    dialect: str, marker: tuple[bool, ...] | None, keys: list[SortKey]
+    backend: Backend, marker: tuple[bool, ...] | None, keys: list[SortKey]
 ) -> list[list[Any]]:
     """Return the conditions of the ranges that a page is read from, in order.
 
     An index that has all the rows in their order has those behind the marker
     side by side: they are one range for whoever can say so.
 
-    :param dialect: the name of that of the server
+    :param backend: which database it is
     :param marker: which of the marker's values are NULL; None is no marker
     :param keys: of the order
     """
     if marker is None:
-        return keys[0].start(dialect)
+        return keys[0].start(backend)
     behind = _behind_marker(marker, keys)
-    mysql = dialect in ('mysql', 'mariadb')
-    if len(behind) == 1 or not _is_in_order(dialect, keys):
+    mysql = backend == 'mysql'
+    if len(behind) == 1 or not _is_in_order(backend, keys):
         return behind
     if mysql:
         # Which reads the rows before the marker if row values are compared.
@@ -139,10 +140,10 @@ def ranges(
     return [[row < place if keys[0].descending else row > place]]
 
 
-def _is_in_order(dialect: str, keys: list[SortKey]) -> bool:
+def _is_in_order(backend: Backend, keys: list[SortKey]) -> bool:
     """Return whether an index of the keys would have the rows in order."""
     directions = {key.descending for key in keys}
-    return len(directions) == 1 and all(key.is_plain(dialect) for key in keys)
+    return len(directions) == 1 and all(key.is_plain(backend) for key in keys)
 
 
 def _behind_marker(

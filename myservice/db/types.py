@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from myservice.db.dialects import backend_of
+
 
 class ExactString(sa.types.TypeDecorator[str]):
     """Text that identifies something: compared and sorted code by code.
@@ -30,7 +32,7 @@ class ExactString(sa.types.TypeDecorator[str]):
         return str
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        if dialect.name in ('mysql', 'mariadb'):
+        if backend_of(dialect) == 'mysql':
             exact = (
                 'utf8mb4_nopad_bin'
                 if getattr(dialect, 'is_mariadb', False)
@@ -39,7 +41,7 @@ class ExactString(sa.types.TypeDecorator[str]):
             return mysql.VARCHAR(
                 self.length, charset='utf8mb4', collation=exact
             )
-        if dialect.name == 'postgresql':
+        if backend_of(dialect) == 'postgresql':
             return sa.String(self.length, collation='C')
         return sa.String(self.length)
 
@@ -55,6 +57,6 @@ class Time(sa.types.TypeDecorator[Any]):
         return datetime.datetime
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        if dialect.name in ('mysql', 'mariadb'):
+        if backend_of(dialect) == 'mysql':
             return mysql.DATETIME(fsp=6)
         return sa.DateTime()

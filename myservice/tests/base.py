@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from oslotest import base
 
 from myservice import context
+from myservice.db import dialects
 from myservice.tests import fixtures
 from myservice.tests import proxy
 
@@ -37,9 +38,9 @@ class DatabaseTestCase(TestCase):
         self.context = context.get_admin_context()
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> dialects.Backend:
         """sqlite, mysql or postgresql."""
-        return sa.make_url(self.database.connection).get_backend_name()
+        return dialects.backend_of(sa.make_url(self.database.connection))
 
     def in_threads(
         self, count: int, function: Callable[[int], Any]

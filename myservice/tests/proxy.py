@@ -28,6 +28,8 @@ from typing import NamedTuple
 import fixtures
 import sqlalchemy as sa
 
+from myservice.db import dialects
+
 
 @dataclasses.dataclass(frozen=True)
 class Command:
@@ -93,7 +95,7 @@ class FaultProxy(fixtures.Fixture):
         self.refuse = False
         self.commands: list[Command] = []
         self._url = sa.make_url(server_url)
-        self._protocol = _PROTOCOLS[self._url.get_backend_name()]
+        self._protocol = _PROTOCOLS[dialects.backend_of(self._url)]
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -388,7 +390,6 @@ class _PostgreSQL(_Connection):
 
 _PROTOCOLS: dict[str, type[_Connection]] = {
     'mysql': _MySQL,
-    'mariadb': _MySQL,
     'postgresql': _PostgreSQL,
 }
 

@@ -28,6 +28,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import exception
+from myservice.db import dialects
 from myservice.db import models
 from myservice.tests import calls
 from myservice.tests import fixtures
@@ -240,14 +241,14 @@ def _away(matrix: Matrix, position: int) -> Iterator[None]:
 def locked(matrix: Matrix, position: int) -> Iterator[None]:
     """Somebody holds all rows for longer than a statement may wait."""
     with matrix.direct.connect() as connection:
-        if connection.dialect.name == 'sqlite':
+        if dialects.backend_of(connection.dialect) == 'sqlite':
             connection.exec_driver_sql('BEGIN IMMEDIATE')
         else:
             for table in models.Base.metadata.sorted_tables:
                 connection.execute(sa.select(table).with_for_update())
         # Longer than each of them waits; MariaDB knows whole seconds only.
         seconds = {'sqlite': 0.5, 'postgresql': 0.8}.get(
-            connection.dialect.name, 1.5
+            dialects.backend_of(connection.dialect), 1.5
         )
         let_go = threading.Timer(seconds, connection.rollback)
         let_go.start()

@@ -23,6 +23,7 @@ from sqlalchemy import event
 
 from myservice import context
 from myservice import db
+from myservice.db import dialects
 from myservice.db import models
 from myservice.tests import fixtures
 from myservice.tests import servers
@@ -90,7 +91,7 @@ def make_resources(engine: sa.Engine, count: int) -> None:
     :param engine: of an empty database
     :param count: how many
     """
-    said = _SAID[engine.dialect.name]
+    said = _SAID[dialects.backend_of(engine.dialect)]
     text, joined, moment = (
         said[name].format for name in ('text', 'joined', 'moment')
     )
@@ -112,7 +113,7 @@ def make_resources(engine: sa.Engine, count: int) -> None:
         'deleted': "''",
     }
     values = ', '.join(columns.values())
-    if engine.dialect.name == 'mysql':
+    if dialects.backend_of(engine.dialect) == 'mysql':
         # Its / gives fractions.
         values = values.replace(' / ', ' DIV ')
     with engine.connect() as connection:
@@ -128,7 +129,7 @@ def make_resources(engine: sa.Engine, count: int) -> None:
 
 def analyse(engine: sa.Engine) -> None:
     """Let a server learn what it has in the table."""
-    table = 'TABLE ' if engine.dialect.name == 'mysql' else ''
+    table = 'TABLE ' if dialects.backend_of(engine.dialect) == 'mysql' else ''
     with engine.begin() as connection:
         connection.exec_driver_sql(f'ANALYZE {table}resources')
     # SQLite learns it as it connects.
@@ -146,7 +147,7 @@ class Lists:
         self.context = context.RequestContext(
             project_id=PROJECT, is_admin=False
         )
-        self.backend = database.engine().dialect.name
+        self.backend = dialects.backend_of(database.engine().dialect)
 
     def page(
         self,

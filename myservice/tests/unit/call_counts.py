@@ -24,6 +24,7 @@ from typing import Any
 import fixtures as plain_fixtures
 import sqlalchemy as sa
 
+from myservice.db import dialects
 from myservice.db import models
 from myservice.tests import calls
 from myservice.tests import fixtures
@@ -145,7 +146,7 @@ def main() -> None:
                 plain_fixtures.EnvironmentVariable(servers.CONNECTION, url)
             )
             database = stack.enter_context(fixtures.Database())
-            backend = sa.make_url(database.connection).get_backend_name()
+            backend = dialects.backend_of(sa.make_url(database.connection))
             now = measure(database)
             before = recorded().get(PYTHON, {}).get(backend, {})
             print(f'{backend}:', *differences(before, now), sep='\n')

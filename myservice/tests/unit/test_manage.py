@@ -447,6 +447,25 @@ class TestFailure(ManageTestCase):
         self.configure('connection = mysql+mysqldb://nobody@localhost/x')
         self.refused(2, 'db', 'sync')
 
+    def test_a_database_that_is_not_supported(self) -> None:
+        for option in ('connection', 'slave_connection'):
+            for name in ('mssql', 'oracle', 'mysql+mysqlconnector'):
+                self.configure(
+                    f'{option} = {name}://nobody:hidden@localhost/x'
+                )
+                for command in (
+                    ('db', 'sync'),
+                    ('db', 'check'),
+                    ('db', 'version'),
+                    ('service', 'list'),
+                ):
+                    message = self.refused(2, *command)
+                    self.assertIn(f'[database] {option}: {name} ', message)
+                    self.assertIn('mariadb+pymysql', message)
+                    self.assertNotIn('hidden', message)
+            self.configure(f'{option} = mysql+aiomysql://nobody@localhost/x')
+            self.assertIn('asyncio', self.refused(2, 'db', 'sync'))
+
     def test_a_database_without_tables(self) -> None:
         message = self.refused(2, 'service', 'list')
         self.assertIn('no such table: services', message)

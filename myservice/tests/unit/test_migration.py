@@ -301,4 +301,4 @@ class TestDirectory(base.TestCase):
         self.useFixture(fixtures.Database('sqlite://'))
         migration.sync()
         self.assertIsNone(migration.check())
-        self.assertEqual('sqlite', engine.get_engines().url.drivername)
+        self.assertEqual('sqlite://', str(engine.get_engines().url))

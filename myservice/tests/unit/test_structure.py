@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import myservice
 from myservice import db
 from myservice import exception
+from myservice.db.dialects import NAMES
 from myservice.tests import base
 
 ROOT = pathlib.Path(myservice.__file__).parent
@@ -244,6 +245,48 @@ class TestImports(base.TestCase):
 
         for name in graph:
             visit(name, ())
+
+
+class TestNamesOfDatabases(base.TestCase):
+    """Only dialects.py knows dialects and drivers by name.
+
+    MariaDB has two, and a list of names elsewhere would have one of them.
+    """
+
+    TELLS = re.compile(
+        r'(\bdialect|engine|\bbind|\bget_bind\(\))\.(name|driver)$'
+        r'|\.(get_backend_name|get_driver_name|drivername)$'
+    )
+    # Functions that take the names of dialects.
+    HOOKS = re.compile(
+        r'\b(compiles|with_hint|with_statement_hint|prefix_with|suffix_with'
+        r'|ddl_if|execute_if|with_variant)$'
+    )
+
+    def test_nobody_else_asks_for_one(self) -> None:
+        for path, node in self.code():
+            if isinstance(node, ast.Attribute):
+                self.assertNotRegex(ast.unparse(node), self.TELLS, path)
+
+    def test_nobody_else_names_one_to_sqlalchemy(self) -> None:
+        names = {name for each in NAMES.values() for name in each}
+        for path, node in self.code():
+            if not isinstance(node, ast.Call):
+                continue
+            if not self.HOOKS.search(ast.unparse(node.func)):
+                continue
+            keywords = [each.value for each in node.keywords]
+            for each in (*node.args, *keywords):
+                named = isinstance(each, ast.Constant) and each.value in names
+                self.assertFalse(named, f'{path}: {ast.unparse(node)}')
+
+    def code(self) -> Iterator[tuple[pathlib.Path, ast.AST]]:
+        for folder in ('myservice', 'bench', 'tools', 'examples'):
+            for path in (ROOT.parent / folder).rglob('*.py'):
+                if path.name in ('dialects.py', 'test_dialects.py'):
+                    continue
+                for node in ast.walk(ast.parse(path.read_text())):
+                    yield path, node
 
 
 class TestErrors(base.TestCase):

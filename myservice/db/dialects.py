@@ -1,0 +1,102 @@
+"""Which database it is: the one place that knows dialects and drivers by name.
+
+There are several ways to write the URL of one database. ``parse_url`` makes
+one of them, so whoever listens to our engines, oslo.db included, meets one
+name. An engine of the caller's own may have the dialect ``mariadb`` all the
+same: everybody asks ``backend_of``, and no one compares names.
+"""
+
+from typing import Literal
+from typing import get_args
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from myservice import exception
+
+# MariaDB and MySQL are one: they differ less than their versions do.
+Backend = Literal['sqlite', 'mysql', 'postgresql']
+
+#: backend to the names of its dialects, for @compiles, hints and prefixes
+NAMES: dict[Backend, tuple[str, ...]] = {
+    'sqlite': ('sqlite',),
+    'mysql': ('mysql', 'mariadb'),
+    'postgresql': ('postgresql',),
+}
+_BACKENDS = {name: each for each, names in NAMES.items() for name in names}
+
+# How a URL may begin, and how we write it. Where it names no driver,
+# SQLAlchemy would take one that we do not know.
+_DRIVERS = {
+    'sqlite': 'sqlite',
+    'sqlite+pysqlite': 'sqlite',
+    'mysql': 'mysql+pymysql',
+    'mysql+pymysql': 'mysql+pymysql',
+    'mariadb': 'mysql+pymysql',
+    'mariadb+pymysql': 'mysql+pymysql',
+    'postgresql': 'postgresql+psycopg',
+    'postgresql+psycopg': 'postgresql+psycopg',
+}
+
+_SHAPE = (
+    'sqlite:///FILE, mysql+pymysql://USER:PASSWORD@HOST/DATABASE (or '
+    'mariadb+pymysql) and postgresql+psycopg://USER:PASSWORD@HOST/DATABASE'
+)
+
+
+def backend_of(what: sa.Dialect | type[sa.Dialect] | sa.URL) -> Backend:
+    """Return which database it is.
+
+    :param what: the dialect of an engine or connection, or a URL
+    :raises InvalidInput: when it is none of ours
+    """
+    name = what.get_backend_name() if isinstance(what, sa.URL) else what.name
+    try:
+        return _BACKENDS[name]
+    except KeyError:
+        raise exception.InvalidInput(
+            field='dialect',
+            reason=f'{name} is none of {", ".join(get_args(Backend))}',
+        ) from None
+
+
+def parse_url(text: str, field: str) -> sa.URL:
+    """Return the URL that a text is, in our spelling; nothing is imported.
+
+    No message shows a part of the text that may be of the password.
+
+    :param text: the URL of a database
+    :param field: what the text is, for messages
+    :raises InvalidInput: when it is no URL, or that of a database or driver
+        that this layer does not work with
+    """
+    try:
+        url = sa.make_url(text)
+    except (exc.ArgumentError, ValueError):
+        raise exception.InvalidInput(
+            field=field,
+            reason=f'it is no URL of a database; these are: {_SHAPE}',
+        ) from None
+    name = url.drivername.lower()
+    if name not in _DRIVERS:
+        raise exception.InvalidInput(field=field, reason=_why_not(name))
+    url = url.set(drivername=_DRIVERS[name])
+    # The rest of such a password would be taken for the host, and be shown
+    # where that one cannot be reached.
+    if url.host and text.partition('?')[0].count('@') > 1:
+        raise exception.InvalidInput(
+            field=field,
+            reason='it has more than one @; in a password it is %40',
+        )
+    return url
+
+
+def _why_not(name: str) -> str:
+    backend, _, driver = name.partition('+')
+    if backend in _DRIVERS and ('async' in driver or driver.startswith('aio')):
+        return (
+            f'{name} is a driver for asyncio, and these functions are not '
+            f'coroutines; write {_DRIVERS[backend]}, and call them from a '
+            f'coroutine by asyncio.to_thread()'
+        )
+    return f'{name} is not supported; these are: {_SHAPE}'
