@@ -29,10 +29,16 @@ class TransactionSlot:
         return TransactionSlot()
 
 
+# What is of this process, and is not pickled.
+_LEFT_BEHIND = ('engines', '_slots', 'transaction_slot')
+
+
 class RequestContext(context.RequestContext):
     """The caller of the database API.
 
-    A context is like a session: one for each thread of control.
+    A context is like a session: one for each thread of control. It can be
+    pickled, for a queue of tasks to carry it: who asks and what they may see
+    goes along, their transaction and what ``using()`` has named stay behind.
 
     :param user_id: who asks
     :param project_id: the project whose rows the caller sees
@@ -64,10 +70,34 @@ class RequestContext(context.RequestContext):
             **kwargs,
         )
         self.read_deleted = _check_read_deleted(read_deleted)
+        self.takes_stale = False
+        self._stand_alone()
+
+    def _stand_alone(self) -> None:
         self.engines: Any = None
         self._slots: dict[Any, TransactionSlot] = {}
         self.transaction_slot = self._slots.setdefault(None, TransactionSlot())
-        self.takes_stale = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in _LEFT_BEHIND
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._stand_alone()
+
+    def __copy__(self) -> Self:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
     def update_store(self) -> None:
         """Become the thread's context, unless told not to."""

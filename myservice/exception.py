@@ -7,6 +7,8 @@ them; callers raise with keywords and read the fields as attributes.
 from typing import Any
 from typing import ClassVar
 
+from myservice import pickling
+
 
 class MyServiceError(Exception):
     """The base of all errors of myservice."""
@@ -16,7 +18,6 @@ class MyServiceError(Exception):
     def __init__(self, **fields: Any) -> None:
         for name, value in fields.items():
             setattr(self, name, value)
-        self._fields = fields
         texts = {
             name: ', '.join(map(str, value))
             if isinstance(value, list)
@@ -26,12 +27,7 @@ class MyServiceError(Exception):
         super().__init__(self.message.format(**texts))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are rebuilt from positional arguments; ours take keywords.
-        return _rebuild, (type(self), self._fields)
-
-
-def _rebuild(kind: type[MyServiceError], fields: dict[str, Any]) -> Any:
-    return kind(**fields)
+        return pickling.reduced(super().__reduce__())
 
 
 class NotFound(MyServiceError):

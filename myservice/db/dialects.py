@@ -60,6 +60,15 @@ def backend_of(what: sa.Dialect | type[sa.Dialect] | sa.URL) -> Backend:
         ) from None
 
 
+def is_of(dialect: sa.Dialect, backend: Backend) -> bool:
+    """Return whether it is this database; what only shows a statement is none.
+
+    :param dialect: of an engine, or SQLAlchemy's for statements as texts
+    :param backend: the database
+    """
+    return dialect.name in NAMES[backend]
+
+
 def parse_url(text: str, field: str) -> sa.URL:
     """Return the URL that a text is, in our spelling; nothing is imported.
 

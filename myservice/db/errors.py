@@ -13,6 +13,7 @@ numbers, SQLSTATE in PostgreSQL, result codes in SQLite. After ``translate``
 a caller sees types of ``myservice.exception`` and ``oslo_db.exception`` only.
 """
 
+import copyreg
 import re
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc
 
 from myservice import exception
+from myservice import pickling
 from myservice.db import dialects
 from myservice.db import operation
 from myservice.db.dialects import Backend
@@ -33,6 +35,10 @@ TRANSIENT = (
     exception.ServerReadOnly,
     exception.StatementInterrupted,
 )
+
+for _kind in vars(db_exception).values():
+    if isinstance(_kind, type) and issubclass(_kind, Exception):
+        copyreg.pickle(_kind, pickling.reduce_error)
 
 Code = int | str | None
 Make = Callable[[Exception], Exception]

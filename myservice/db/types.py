@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from myservice.db.dialects import backend_of
+from myservice.db.dialects import is_of
 
 
 class ExactString(sa.types.TypeDecorator[str]):
@@ -32,7 +32,7 @@ class ExactString(sa.types.TypeDecorator[str]):
         return str
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        if backend_of(dialect) == 'mysql':
+        if is_of(dialect, 'mysql'):
             exact = (
                 'utf8mb4_nopad_bin'
                 if getattr(dialect, 'is_mariadb', False)
@@ -41,7 +41,7 @@ class ExactString(sa.types.TypeDecorator[str]):
             return mysql.VARCHAR(
                 self.length, charset='utf8mb4', collation=exact
             )
-        if backend_of(dialect) == 'postgresql':
+        if is_of(dialect, 'postgresql'):
             return sa.String(self.length, collation='C')
         return sa.String(self.length)
 
@@ -57,6 +57,6 @@ class Time(sa.types.TypeDecorator[Any]):
         return datetime.datetime
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        if backend_of(dialect) == 'mysql':
+        if is_of(dialect, 'mysql'):
             return mysql.DATETIME(fsp=6)
         return sa.DateTime()
