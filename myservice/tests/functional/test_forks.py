@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from myservice import conf
 from myservice import context
 from myservice import db
+from myservice.db.dialects import backend_of
 from myservice.tests import servers
 from myservice.tests.functional import base
 
@@ -45,7 +46,7 @@ def create(host: str) -> tuple[int, str, int]:
 
 def _connection_id(session: Any) -> int:
     names = {'mysql': 'connection_id()', 'postgresql': 'pg_backend_pid()'}
-    name = names.get(session.get_bind().dialect.name, '0')
+    name = names.get(backend_of(session.get_bind().dialect), '0')
     return int(session.scalar(sa.text(f'SELECT {name}')))
 
 
