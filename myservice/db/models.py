@@ -98,7 +98,14 @@ class SoftDelete(Identified, Timestamped):
 
 
 class Service(SoftDelete):
-    """A process of the control plane that says now and then that it lives."""
+    """A process of the control plane that says now and then that it lives.
+
+    Each process that registers as this service raises ``registration``, by
+    which it is told from those before it; 0 is that of a service that was
+    created and has not been registered. ``unregistered_at`` is when the last
+    one said that it ends, NULL while it runs. ``operation`` is the uuid of
+    the call that registered, by which a retry recognises its own work.
+    """
 
     __tablename__ = 'services'
     __table_args__ = (
@@ -129,6 +136,14 @@ class Service(SoftDelete):
     last_seen_at: Mapped[datetime.datetime | None] = mapped_column(
         types.Time()
     )
+    # The last release inserts rows without these during a rolling upgrade.
+    registration: Mapped[int] = mapped_column(server_default='0')
+    unregistered_at: Mapped[datetime.datetime | None] = mapped_column(
+        types.Time()
+    )
+    operation: Mapped[str] = mapped_column(
+        types.ExactString(36), server_default=''
+    )
     if TYPE_CHECKING:
         # Added below: it needs columns of the base classes.
         is_up: Mapped[bool]
@@ -152,7 +167,11 @@ def is_up(service: Any) -> sa.ColumnElement[bool]:
             callable_=lambda: engine.get_conf().service.down_time,
         )
     )
-    return sa.and_(service.forced_down == sa.false(), last_sign >= oldest)
+    return sa.and_(
+        service.forced_down == sa.false(),
+        service.unregistered_at.is_(None),
+        last_sign >= oldest,
+    )
 
 
 Service.is_up = column_property(is_up(Service.__table__.c))
