@@ -177,7 +177,10 @@ def is_up(service: Any) -> sa.ColumnElement[bool]:
 Service.is_up = column_property(is_up(Service.__table__.c))
 
 ServiceRow = row_class(
-    'ServiceRow', Service, [is_up(Service.__table__.c).label('is_up')]
+    'ServiceRow',
+    Service,
+    computed=[is_up(Service.__table__.c).label('is_up')],
+    hidden=['operation'],
 )
 
 

@@ -114,12 +114,14 @@ def service_register(
     with session.begin():
         service_rows.register(values, only_if_silent_for, session=session)
         key = {name: values[name] for name in _IDENTITY}
-        row = query.get('no', ServiceRow, key, session=session)
-        if row.operation != session.operation.id:
+        own = {**key, 'operation': session.operation.id}
+        row = query.get('no', ServiceRow, own, session=session)
+        if row is None:
+            other = query.get('no', ServiceRow, key, session=session)
             raise exception.ServiceAlive(
-                service_id=row.id,
-                registration=row.registration,
-                last_seen_at=row.last_seen_at,
+                service_id=other.id,
+                registration=other.registration,
+                last_seen_at=other.last_seen_at,
                 **key,
             )
         claim_rows.free_all_of(row.id, session=session)

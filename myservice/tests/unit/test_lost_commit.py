@@ -164,7 +164,8 @@ class TestLostCommit(base.DatabaseTestCase):
             for _ in range(2)
         ]
         service = db.api.service_register(self.context, IDENTITY)
-        self.lose('UPDATE resources', proxy.DropAfter())
+        claiming = {'mysql': 'UPDATE resources', 'postgresql': 'WITH living'}
+        self.lose(claiming[self.backend], proxy.DropAfter())
         self.assertEqual(
             db.api.Claim(made[0], service.id, 1, 1),
             db.api.resource_claim(self.context, made[0], service.id, 1),
