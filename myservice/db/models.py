@@ -121,6 +121,11 @@ class Service(SoftDelete):
         sa.Index('ix_services_created_at', 'deleted', 'created_at', 'id'),
         sa.Index('ix_services_updated_at', 'deleted', 'updated_at', 'id'),
         sa.Index('ix_services_id', 'deleted', 'id'),
+        # Makes the registration part of a key for PostgreSQL: whoever claims
+        # locks the key, and would otherwise pass by one that raises it.
+        sa.Index(
+            'uq_services_id_registration', 'id', 'registration', unique=True
+        ),
     )
 
     host: Mapped[str] = mapped_column(types.ExactString(255))

@@ -35,8 +35,15 @@ def upgrade() -> None:
             nullable=False,
         ),
     )
+    op.create_index(
+        'uq_services_id_registration',
+        'services',
+        ['id', 'registration'],
+        unique=True,
+    )
 
 
 def downgrade() -> None:
+    op.drop_index('uq_services_id_registration', 'services')
     for column in ('operation', 'unregistered_at', 'registration'):
         op.drop_column('services', column)
