@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 
@@ -18,6 +19,10 @@ LOG = logging.getLogger(__name__)
 # A beat may be late by one interval and a half before anyone is alarmed.
 _SAFE_RATIO = 2.5
 
+# How long one that lives may be silent: so many intervals, and seconds.
+_LATE_RATIO = 1.5
+_LATE_SECONDS = 1
+
 # How often what no retry asks for any more is cleared away, in seconds.
 _PURGE_INTERVAL = 3600
 
@@ -27,10 +32,17 @@ class Agent:
 
     :param conf: the configuration
     :param values: what it registers with: host, binary, topic, …
+    :param replace: whether it takes the place of one that lives
     :raises InvalidInput: when there is no such worker as [agent] worker
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, values: dict[str, str]) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        values: dict[str, str],
+        replace: bool = False,
+    ) -> None:
+        self._replace = replace
         self._interval = conf.service.report_interval
         self._down_time = conf.service.down_time
         self._values = values
@@ -59,13 +71,15 @@ class Agent:
         self._stopped.set()
 
     def run(self) -> None:
-        """Register, then beat and work until stop() or until destroyed.
+        """Register, then beat and work until stop(), or until it has to end.
 
         A database that goes away is waited for; at the start, where it is
         likelier that the configuration is wrong, its error is raised.
 
         :raises InvalidInput: when [quota] default_limits cannot be used
+        :raises ServiceAlive: when another process is registered, and lives
         :raises ServiceNotFound: when somebody destroyed the service
+        :raises ServiceReplaced: when another process has registered since
         """
         # Whoever reads them logs them.
         db.api.quota_get_defaults(self._context)
@@ -78,42 +92,109 @@ class Agent:
                 self._interval,
                 _SAFE_RATIO * self._interval,
             )
-        service = db.api.service_register(self._context, self._values)
-        LOG.info('Registered as service %s.', service.id)
+        service = self._register()
+        if service is None:
+            LOG.info('This process stops before it has registered.')
+            return
+        LOG.info(
+            'Registered as service %s, registration %s.',
+            service.id,
+            service.registration,
+        )
+        self._live(service)
+        self._unregister(service)
+        LOG.info('Service %s stops, as it was told.', service.id)
+
+    def _live(self, service: Any) -> None:
+        """Beat and work until stop(), and until the workers have given up.
+
+        :param service: the service, as it was registered
+        """
         self._next_beat = time.monotonic() + self._interval
         self._periodic_tasks.start()
         self._take_over.start()
-        self._work.start(service.id)
+        self._work.start(service.id, service.registration)
         try:
-            self._beat_until(self._stopped.wait, service.id)
+            self._beat_until(self._stopped.wait, service)
             self._work.stop()
             # It lives as long as it holds claims.
-            self._beat_until(self._work.wait, service.id)
+            self._beat_until(self._work.wait, service)
         except exception.ServiceNotFound:
             LOG.error(
                 'Service %s was destroyed; this process stops.', service.id
+            )
+            raise
+        except exception.ServiceReplaced:
+            LOG.error(
+                'Service %s was replaced; this process stops.', service.id
             )
             raise
         finally:
             self._work.end()
             self._take_over.stop()
             self._periodic_tasks.stop()
-        LOG.info('Service %s stops, as it was told.', service.id)
 
-    def _beat_until(
-        self, over: Callable[[float], bool], service_id: str
-    ) -> None:
+    def _register(self) -> Any:
+        """Register, but in the place of no process that lives.
+
+        One that was killed may have beaten a moment ago. Only a beat to come
+        tells a living one from it, and is waited for.
+
+        :returns: the service; None when stop() came first
+        :raises ServiceAlive: when there is one that lives
+        """
+        if self._replace:
+            return db.api.service_register(self._context, self._values)
+        silence = _LATE_RATIO * self._interval + _LATE_SECONDS
+        give_up = time.monotonic() + 2 * silence
+        last_seen_at = None
+        while not self._stopped.is_set():
+            try:
+                return db.api.service_register(
+                    self._context, self._values, only_if_silent_for=silence
+                )
+            except exception.ServiceAlive as alive:
+                beats = last_seen_at not in (None, alive.last_seen_at)
+                # A clock that was set back would be waited for without end.
+                if beats or time.monotonic() > give_up:
+                    raise
+                if last_seen_at is None:
+                    _log_wait(alive, silence)
+                last_seen_at = alive.last_seen_at
+            self._stopped.wait(min(1, self._interval / 4))
+        return None
+
+    def _unregister(self, service: Any) -> None:
+        """Let others know at once that it ends; they would find out."""
+        try:
+            db.api.service_unregister(
+                self._context, service.id, service.registration
+            )
+        except (
+            *periodic.DATABASE_ERRORS,
+            exception.ServiceNotFound,
+            exception.ServiceReplaced,
+        ) as error:
+            LOG.warning(
+                'Service %s could not be unregistered: %s',
+                service.id,
+                str(error).partition('\n')[0],
+            )
+
+    def _beat_until(self, over: Callable[[float], bool], service: Any) -> None:
         """Beat until something is over.
 
         :param over: waits for it so many seconds, and returns whether it is
-        :param service_id: the service that lives
+        :param service: the service that lives, as it was registered
         """
         reached = True
         while not over(self._next_beat - time.monotonic()):
             due = max(self._next_beat, time.monotonic())
             self._next_beat = due + self._interval
             try:
-                db.api.service_heartbeat(self._context, service_id)
+                db.api.service_heartbeat(
+                    self._context, service.id, service.registration
+                )
             except periodic.DATABASE_ERRORS as error:
                 reached = False
                 LOG.warning(
@@ -125,6 +206,18 @@ class Agent:
                 if not reached:
                     LOG.info('The database is back.')
                 reached = True
+
+
+def _log_wait(alive: exception.ServiceAlive, seconds: float) -> None:
+    LOG.warning(
+        'Service %s, %s on host %s, was last seen at %s UTC: waiting up to %s '
+        'seconds for it to beat again, or to be known to be dead.',
+        alive.service_id,
+        alive.binary,
+        alive.host,
+        alive.last_seen_at,
+        seconds,
+    )
 
 
 def _take_over(ctx: context.RequestContext) -> None:

@@ -4,6 +4,7 @@ A class declares its fields as annotations and its message as a template over
 them; callers raise with keywords and read the fields as attributes.
 """
 
+import datetime
 from typing import Any
 from typing import ClassVar
 
@@ -97,6 +98,38 @@ class ServiceExists(Conflict):
     binary: str
 
 
+class ServiceReplaced(Conflict):
+    """A registration of a service holds no longer: stop working for it."""
+
+    message = (
+        'Registration {registration} of service {service_id} holds no longer: '
+        'another process has registered as {binary} on host {host}, or it was '
+        'ended. Stop this process; if both are to run, give each a host or '
+        'binary of its own (myservice-agent: --host, --binary).'
+    )
+    service_id: str
+    registration: int
+    host: str
+    binary: str
+
+
+class ServiceAlive(Conflict):
+    """A process is registered as this service, and was seen of late."""
+
+    message = (
+        'Another process runs as {binary} on host {host}: service '
+        '{service_id}, registration {registration}, last seen at '
+        '{last_seen_at} UTC. Give this one a host or binary of its own '
+        '(myservice-agent: --host, --binary), or register without a condition '
+        'to replace the other (--replace).'
+    )
+    service_id: str
+    registration: int
+    host: str
+    binary: str
+    last_seen_at: datetime.datetime
+
+
 class ServiceInUse(Conflict):
     """A service holds claims, which would be lost with it."""
 
@@ -152,6 +185,7 @@ class ClaimLost(Conflict):
     resource_id: str
     service_id: str
     generation: int
+    registration: int | None
 
 
 class QuotaResourceUnknown(InvalidInput):

@@ -55,16 +55,19 @@ class Work:
         self._stopped = threading.Event()
         self._end_of_grace = float('inf')
         self._threads: list[threading.Thread] = []
+        self._registration: int | None = None
         # Whoever holds it may compare what is held with the database.
         self._claiming = threading.Lock()
         self._held: set[db.api.Claim] = set()
         self._in_doubt = False
 
-    def start(self, service_id: str) -> None:
+    def start(self, service_id: str, registration: int | None = None) -> None:
         """Begin.
 
         :param service_id: the service that claims
+        :param registration: that of this process; None is any
         """
+        self._registration = registration
         self._threads = [
             threading.Thread(
                 target=self._run,
@@ -121,9 +124,11 @@ class Work:
         while not self._stopped.is_set():
             try:
                 done = self._work_once(ctx, service_id)
-            except exception.ServiceNotFound:
-                # The heartbeat finds that, too, and ends the process.
+            except (exception.ServiceNotFound, exception.ServiceReplaced):
+                # The heartbeat finds that, too, and ends the process. What
+                # other threads have claimed is lost already.
                 LOG.warning('Service %s is gone: no more work.', service_id)
+                self.stop()
                 return
             except periodic.DATABASE_ERRORS as error:
                 LOG.warning('Looking for work failed: %s', _first_line(error))
@@ -160,7 +165,11 @@ class Work:
             self._free_unknown_claims(ctx, service_id)
         try:
             claims = db.api.resource_claim_next(
-                ctx, service_id, {'status': 'requested'}, limit=1
+                ctx,
+                service_id,
+                {'status': 'requested'},
+                limit=1,
+                registration=self._registration,
             )
         except exception.CommitUnknown:
             self._in_doubt = True
@@ -173,19 +182,27 @@ class Work:
     ) -> None:
         """Free what this service holds, and none of its threads works on.
 
-        Nobody else would: the service lives.
+        Nobody else would: the service lives. What it holds is that of this
+        process as long as its registration holds, which a beat makes sure of
+        until the end of the transaction.
         """
         self._in_doubt = False
         # Before it is read: what ends meanwhile is none of these.
         held = set(self._held)
         try:
-            for row in db.api.resource_get_all(
-                ctx, {'service_id': service_id}
-            ):
-                generation = row.claim_generation or 0
-                claim = db.api.Claim(row.id, service_id, generation)
-                if claim not in held:
-                    _give_back(ctx, claim)
+            with db.api.transaction(ctx):
+                db.api.service_heartbeat(ctx, service_id, self._registration)
+                for row in db.api.resource_get_all(
+                    ctx, {'service_id': service_id}
+                ):
+                    claim = db.api.Claim(
+                        row.id,
+                        service_id,
+                        row.claim_generation or 0,
+                        self._registration,
+                    )
+                    if claim not in held:
+                        _give_back(ctx, claim)
         except Exception:
             self._in_doubt = True
             raise

@@ -45,6 +45,8 @@ class Service(SoftDelete):
     disabled_reason = models.CharField(max_length=255, null=True)
     forced_down = models.BooleanField(default=False)
     last_seen_at = models.DateTimeField(null=True)
+    registration = models.IntegerField(default=0)
+    unregistered_at = models.DateTimeField(null=True)
 
     class Meta:
         app_label = 'bench'

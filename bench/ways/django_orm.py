@@ -211,5 +211,6 @@ def _services() -> Any:
     oldest = Now() - datetime.timedelta(seconds=base.DOWN_TIME)
     last_sign = Coalesce('last_seen_at', 'created_at')
     return models.Service.objects.annotate(
-        is_up=Q(forced_down=False) & Q(GreaterThanOrEqual(last_sign, oldest))
+        is_up=Q(forced_down=False, unregistered_at=None)
+        & Q(GreaterThanOrEqual(last_sign, oldest))
     )

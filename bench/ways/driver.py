@@ -26,7 +26,8 @@ _COLUMNS = {
     # A name behind a dot need not be quoted, on any of them.
     'service': 't.id, t.host, t.binary, t.topic, t.availability_zone, '
     't.version, t.disabled, t.disabled_reason, t.forced_down, '
-    't.last_seen_at, {times}, (t.forced_down = false AND '
+    't.last_seen_at, t.registration, t.unregistered_at, {times}, '
+    '(t.forced_down = false AND t.unregistered_at IS NULL AND '
     'coalesce(t.last_seen_at, t.created_at) >= {ago}) AS is_up',
     'resource': 't.id, t.project_id, t.name, t.kind, t.size, t.status, '
     't.service_id, t.generation, t.claim_generation, t.operation, {times}',
@@ -239,8 +240,8 @@ class MariaDB(Driver):
             bool(row[6]),
             row[7],
             bool(row[8]),
-            *row[9:14],
-            bool(row[14]),
+            *row[9:16],
+            bool(row[16]),
         )
 
     @staticmethod
@@ -312,9 +313,11 @@ class SQLite(Driver):
             bool(row[6]),
             row[7],
             bool(row[8]),
-            *map(_time, row[9:13]),
-            row[13],
-            bool(row[14]),
+            _time(row[9]),
+            row[10],
+            *map(_time, row[11:15]),
+            row[15],
+            bool(row[16]),
         )
 
     @staticmethod

@@ -28,6 +28,8 @@ class Service(SoftDelete):
     disabled_reason = peewee.CharField(null=True)
     forced_down = peewee.BooleanField(default=False)
     last_seen_at = peewee.DateTimeField(null=True)
+    registration = peewee.IntegerField(default=0)
+    unregistered_at = peewee.DateTimeField(null=True)
 
     class Meta:
         table_name = 'services'

@@ -68,8 +68,10 @@ class Peewee(base.Way):
         last_sign = peewee.fn.COALESCE(
             Service.last_seen_at, Service.created_at
         )
-        is_up = (Service.forced_down == False) & (  # noqa: E712 - it is SQL
-            last_sign >= self._oldest
+        is_up = (
+            (Service.forced_down == False)  # noqa: E712 - it is SQL
+            & Service.unregistered_at.is_null()
+            & (last_sign >= self._oldest)
         )
         return Service.select(Service, is_up.alias('is_up').converter(bool))
 

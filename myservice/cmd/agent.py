@@ -12,7 +12,7 @@ from myservice.cmd import common
 
 PROGRAM = 'myservice-agent'
 
-_OPTS = [
+_VALUES = [
     cfg.StrOpt(
         'host',
         default=socket.gethostname(),
@@ -31,6 +31,13 @@ _OPTS = [
     ),
 ]
 
+_REPLACE = cfg.BoolOpt(
+    'replace',
+    default=False,
+    help='Register even while another process runs as this host and binary, '
+    'and let that one stop. Without it, this one refuses to start.',
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run an agent until SIGTERM or SIGINT."""
@@ -42,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         log.set_defaults(
             default_log_levels=log.get_default_log_levels() + quiet
         )
-        conf.register_cli_opts(_OPTS)
+        conf.register_cli_opts([*_VALUES, _REPLACE])
 
     def body() -> None:
         conf = common.start(PROGRAM, argv, register)
@@ -53,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         values = {
             option.dest: conf[option.dest]
-            for option in _OPTS
+            for option in _VALUES
             if conf[option.dest] is not None
         }
-        process = agent.Agent(conf, values)
+        process = agent.Agent(conf, values, conf.replace)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.stop())
         process.run()

@@ -86,6 +86,8 @@ def _status(service: Any) -> str:
 def _state(service: Any) -> str:
     if service.forced_down:
         return 'forced down'
+    if service.unregistered_at is not None:
+        return 'down: stopped'
     return 'up' if service.is_up else 'down'
 
 

@@ -73,6 +73,7 @@ from myservice.db.service import service_get_minimum_version
 from myservice.db.service import service_heartbeat
 from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
+from myservice.db.service import service_unregister
 from myservice.db.service import service_update
 from myservice.db.session import get_session
 from myservice.db.session import savepoint
@@ -102,6 +103,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'service_heartbeat',
     'service_heartbeat_many',
     'service_register',
+    'service_unregister',
     'service_update',
     # quotas
     'quota_create',

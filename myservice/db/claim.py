@@ -31,42 +31,52 @@ def _resource_claimed(
     context: RequestContext,
     resource_id: str,
     service_id: str,
+    registration: int | None = None,
     *,
     session: AnySession,
 ) -> Claim:
     row = resource_rows.get(context, resource_id, session=session)
     if row.operation != session.operation.id or row.claim_generation is None:
         raise row.not_found()
-    return Claim(resource_id, service_id, row.claim_generation)
+    return Claim(resource_id, service_id, row.claim_generation, registration)
 
 
 @retry_on_failure(settle=_resource_claimed)
 def resource_claim(
-    context: RequestContext, resource_id: str, service_id: str
+    context: RequestContext,
+    resource_id: str,
+    service_id: str,
+    registration: int | None = None,
 ) -> Claim:
     """Make a service the one that works on a resource.
 
     :param context: an administrator's context
     :param resource_id: the resource, which nobody holds
     :param service_id: the service
+    :param registration: that of the process that claims, as service_register
+        has returned it; None is any
     :returns: the claim, whose generation is higher than that of all before
     :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when an id is no text
+    :raises InvalidInput: when an argument is of the wrong type
     :raises ResourceNotFound: when no living resource has this id
     :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration holds no longer
     :raises ResourceClaimed: when a service holds it, this one or another
     """
     require_admin(context, 'resource_claim')
     validation.check_text('resource_id', resource_id)
     validation.check_text('service_id', service_id)
+    validation.check_registration(registration)
     session = get_session(context, autocommit=True)
     with session.begin():
-        generation = claim_rows.claim(resource_id, service_id, session=session)
+        generation = claim_rows.claim(
+            resource_id, service_id, registration, session=session
+        )
         if generation is None:
             raise claim_rows.refusal(
-                context, resource_id, service_id, session=session
+                context, resource_id, service_id, registration, session=session
             )
-        return Claim(resource_id, service_id, generation)
+        return Claim(resource_id, service_id, generation, registration)
 
 
 @retry_on_failure
@@ -75,6 +85,7 @@ def resource_claim_next(
     service_id: str,
     filters: Mapping[str, Any] | None = None,
     limit: int = 1,
+    registration: int | None = None,
 ) -> list[Claim]:
     """Make a service work on resources that nobody holds, oldest first.
 
@@ -87,24 +98,30 @@ def resource_claim_next(
         gets no new work
     :param filters: as resource_get_all takes them
     :param limit: how many at most, from 1 on
+    :param registration: that of the process that claims, as service_register
+        has returned it; None is any
     :returns: a list of claims
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration holds no longer
     """
     require_admin(context, 'resource_claim_next')
     validation.check_text('service_id', service_id)
     validation.check_batch_size(limit, 'limit')
+    validation.check_registration(registration)
     wanted = resource_listing.LISTING.check_filters(filters)
     session = get_session(context, light=True)
     with session.begin():
         if session.operation.attempt > 1:
-            claim_rows.lock_service(service_id, session=session)
-            done = claim_rows.of_earlier_attempt(service_id, session=session)
+            claim_rows.lock_service(service_id, registration, session=session)
+            done = claim_rows.of_earlier_attempt(
+                service_id, registration, session=session
+            )
             if done:
                 return done
         return claim_rows.claim_free(
-            service_id, wanted, limit, session=session
+            service_id, registration, wanted, limit, session=session
         )
 
 

@@ -13,19 +13,18 @@ from myservice.db import models
 from myservice.db import query
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
+from myservice.db import service_rows
 from myservice.db.conditions import Conditions
 from myservice.db.dialects import Backend
 from myservice.db.dialects import backend_of
-from myservice.db.models import Service
 from myservice.db.resource_listing import LISTING
 from myservice.db.resource_rows import Claim
 from myservice.db.session import AnySession
 
 _TABLE = resource_rows.TABLE
-_SERVICES: Any = Service.__table__
+_SERVICES = service_rows.TABLE
 
 _RESOURCE_ID = sa.bindparam('claimed_id', type_=_TABLE.c.id.type)
-_SERVICE_ID = sa.bindparam('claiming_service', type_=_SERVICES.c.id.type)
 _OPERATION = sa.bindparam('claimed_by', type_=_TABLE.c.operation.type)
 
 _NEXT: Any = _TABLE.c.generation + 1
@@ -57,18 +56,18 @@ _COUNT_OF: Any = sa.select(sa.func.count()).where(
     _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
 )
 
-_LIVING: Any = sa.select(_SERVICES.c.id).where(
-    _SERVICES.c.id == _SERVICE_ID, _SERVICES.c.deleted == ''
-)
-
 
 def _shared(service: Any) -> Any:
     # Nobody can destroy it meanwhile; PostgreSQL lets it beat.
     return service.with_for_update(read=True, key_share=True)
 
 
-_LOCK_SHARED = _shared(_LIVING)
-_LOCK_ALONE = _LIVING.with_for_update()
+_LOCK_SHARED = _shared(service_rows.ONE)
+_LOCK_ALONE = service_rows.ONE.with_for_update()
+
+
+def _if_registered(service: Any, numbered: bool) -> Any:
+    return service.where(service_rows.HOLDS) if numbered else service
 
 
 def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
@@ -84,21 +83,27 @@ def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
 
 
 def claim(
-    resource_id: str, service_id: str, *, session: AnySession
+    resource_id: str,
+    service_id: str,
+    registration: int | None,
+    *,
+    session: AnySession,
 ) -> int | None:
     """Claim a free resource for a living service, in one statement.
 
     :param resource_id: the resource
     :param service_id: the service
+    :param registration: the one that has to hold; None is any
     :param session: an open session
     :returns: the new generation; None when one of the two is not so
     """
     backend = backend_of(session.get_bind().dialect)
     result = session.execute(
-        _claiming(backend),
+        _claiming(backend, registration is not None),
         {
             'claimed_id': resource_id,
-            'claiming_service': service_id,
+            'living_service': service_id,
+            **service_rows.held(registration),
             'claimed_by': session.operation.id,
         },
     )
@@ -109,12 +114,14 @@ def claim(
 
 
 @functools.cache
-def _claiming(backend: Backend) -> Any:
+def _claiming(backend: Backend, numbered: bool) -> Any:
     mysql = backend == 'mysql'
     # It has no UPDATE … RETURNING.
     new = sa.func.last_insert_id(_NEXT) if mysql else _NEXT
     # A join locks the service, where a subquery would read it without.
-    living = reservation_rows.evaluated_once(backend, _LOCK_SHARED, 'living')
+    living = reservation_rows.evaluated_once(
+        backend, _if_registered(_LOCK_SHARED, numbered), 'living'
+    )
     statement = (
         sa.update(_TABLE)
         .where(
@@ -138,6 +145,7 @@ def refusal(
     context: RequestContext,
     resource_id: str,
     service_id: str,
+    registration: int | None,
     *,
     session: AnySession,
 ) -> exception.MyServiceError:
@@ -146,53 +154,55 @@ def refusal(
     :param context: the caller
     :param resource_id: the resource
     :param service_id: the service
+    :param registration: the one that has to hold; None is any
     :param session: an open session
     :raises ResourceNotFound: when no living resource has this id
+    :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration holds no longer
     """
+    # First, as it says that the caller has to stop.
+    service = session.execute(
+        service_rows.ONE, {'living_service': service_id}
+    ).first()
+    service_rows.check(service, service_id, registration)
     row = resource_rows.get_for_writing(
         context, resource_id, None, session=session
     )
-    if not lives(service_id, session=session):
-        return exception.ServiceNotFound(service_id=service_id)
     # It may have been released since.
     return exception.ResourceClaimed(
         resource_id=resource_id, service_id=row.service_id
     )
 
 
-def lives(service_id: str, *, session: AnySession) -> bool:
-    """Return whether a service lives.
-
-    :param service_id: its id
-    :param session: an open session
-    """
-    row = session.execute(_LIVING, {'claiming_service': service_id}).first()
-    return row is not None
-
-
-def lock_service(service_id: str, *, session: AnySession) -> None:
-    """Lock a living service against being destroyed.
+def lock_service(
+    service_id: str, registration: int | None, *, session: AnySession
+) -> None:
+    """Lock a living service against being destroyed, or registered anew.
 
     A repeated attempt waits until the one before it, which has locked the
     service, is over.
 
     :param service_id: its id
+    :param registration: the one that has to hold; None is any
     :param session: an open transaction
     :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration holds no longer
     """
     first = session.operation.attempt == 1
     row = session.execute(
         _LOCK_SHARED if first else _LOCK_ALONE,
-        {'claiming_service': service_id},
+        {'living_service': service_id},
     ).first()
-    if row is None:
-        raise exception.ServiceNotFound(service_id=service_id)
+    service_rows.check(row, service_id, registration)
 
 
-def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
+def of_earlier_attempt(
+    service_id: str, registration: int | None, *, session: AnySession
+) -> list[Claim]:
     """Return what an earlier attempt of this call has claimed.
 
     :param service_id: the service, which the caller has locked
+    :param registration: the one that the call has given
     :param session: an open transaction
     """
     rows = session.execute(
@@ -203,59 +213,67 @@ def of_earlier_attempt(service_id: str, *, session: AnySession) -> list[Claim]:
         )
         .order_by(_TABLE.c.created_at, _TABLE.c.id)
     )
-    return [Claim(row.id, service_id, row.claim_generation) for row in rows]
+    return [
+        Claim(row.id, service_id, row.claim_generation, registration)
+        for row in rows
+    ]
 
 
 def claim_free(
-    service_id: str, filters: Conditions, limit: int, *, session: AnySession
+    service_id: str,
+    registration: int | None,
+    filters: Conditions,
+    limit: int,
+    *,
+    session: AnySession,
 ) -> list[Claim]:
     """Claim resources that nobody holds or has locked, oldest first.
 
     :param service_id: the service
+    :param registration: the one that has to hold; None is any
     :param filters: as resource_listing.LISTING returns them
     :param limit: how many at most
     :param session: an open transaction
     :returns: the claims; none for a service that is to get no work
     :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration holds no longer
     """
     backend = backend_of(session.get_bind().dialect)
-    parameters = {
-        **filters.parameters,
-        'how_many': limit,
-        'claiming_service': service_id,
+    wanted = {**filters.parameters, 'how_many': limit}
+    holder = {
+        'living_service': service_id,
         'claimed_by': session.operation.id,
+        **service_rows.held(registration),
     }
+    numbered = registration is not None
     if backend == 'mysql':
-        free = session.execute(_free(backend, filters.shape), parameters).all()
-        rows = _claim_locked(backend, free, parameters, session)
+        free = session.execute(_free(backend, filters.shape), wanted).all()
+        rows = _claim_locked(backend, numbered, free, holder, session)
     else:
-        statement = _claiming_free(backend, filters.shape)
-        rows = session.execute(statement, parameters).all()
+        statement = _claiming_free(backend, filters.shape, numbered)
+        rows = session.execute(statement, wanted | holder).all()
     if not rows:
         # Which tells whether there is such a service.
-        lock_service(service_id, session=session)
+        lock_service(service_id, registration, session=session)
     return [
-        Claim(row.id, service_id, row.next)
+        Claim(row.id, service_id, row.next, registration)
         for row in sorted(rows, key=lambda row: (row.created_at, row.id))
     ]
 
 
 def _claim_locked(
     backend: Backend,
+    numbered: bool,
     free: list[Any],
-    parameters: dict[str, Any],
+    holder: dict[str, Any],
     session: AnySession,
 ) -> list[Any]:
     if not free:
         return []
     ids = [row.id for row in free]
     result = session.execute(
-        _claiming_locked(backend, conditions.how_many(ids)),
-        {
-            'claiming_service': parameters['claiming_service'],
-            'claimed_by': parameters['claimed_by'],
-            **conditions.members('free', ids),
-        },
+        _claiming_locked(backend, conditions.how_many(ids), numbered),
+        {**holder, **conditions.members('free', ids)},
     )
     # None if the service is to get no work.
     return free if result.rowcount else []
@@ -291,7 +309,7 @@ def _free(backend: Backend, shape: Any) -> Any:
 
 # The service that is to work, if it may; locked against being destroyed.
 _WORKING = _shared(
-    _LIVING.where(
+    service_rows.ONE.where(
         _SERVICES.c.disabled == sa.false(),
         _SERVICES.c.forced_down == sa.false(),
     )
@@ -299,9 +317,11 @@ _WORKING = _shared(
 
 
 @functools.cache
-def _claiming_locked(backend: Backend, number: int) -> Any:
+def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
     """Return the UPDATE of so many resources, which the caller has locked."""
-    working = reservation_rows.evaluated_once(backend, _WORKING, 'working')
+    working = reservation_rows.evaluated_once(
+        backend, _if_registered(_WORKING, numbered), 'working'
+    )
     return (
         sa.update(_TABLE)
         .where(
@@ -313,9 +333,9 @@ def _claiming_locked(backend: Backend, number: int) -> Any:
 
 
 @functools.lru_cache(maxsize=1000)
-def _claiming_free(backend: Backend, shape: Any) -> Any:
+def _claiming_free(backend: Backend, shape: Any, numbered: bool) -> Any:
     """Return the UPDATE that finds, locks and claims what is free."""
-    working = _WORKING.cte('working')
+    working = _if_registered(_WORKING, numbered).cte('working')
     # A scalar subquery is evaluated before the rows that it is a condition
     # of, so the service is locked first.
     works = sa.select(working.c.id).scalar_subquery().is_not(None)
@@ -323,7 +343,7 @@ def _claiming_free(backend: Backend, shape: Any) -> Any:
     return (
         sa.update(_TABLE)
         .where(_TABLE.c.id == free.c.id)
-        .ordered_values(*_held(_SERVICE_ID, _OPERATION, _NEXT))
+        .ordered_values(*_held(service_rows.SERVICE_ID, _OPERATION, _NEXT))
         .returning(
             _TABLE.c.id, _TABLE.c.created_at, _TABLE.c.generation.label('next')
         )

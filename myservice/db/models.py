@@ -98,7 +98,14 @@ class SoftDelete(Identified, Timestamped):
 
 
 class Service(SoftDelete):
-    """A process of the control plane that says now and then that it lives."""
+    """A process of the control plane that says now and then that it lives.
+
+    Each process that registers as this service raises ``registration``, by
+    which it is told from those before it; 0 is that of a service that was
+    created and has not been registered. ``unregistered_at`` is when the last
+    one said that it ends, NULL while it runs. ``operation`` is the uuid of
+    the call that registered, by which a retry recognises its own work.
+    """
 
     __tablename__ = 'services'
     __table_args__ = (
@@ -114,6 +121,11 @@ class Service(SoftDelete):
         sa.Index('ix_services_created_at', 'deleted', 'created_at', 'id'),
         sa.Index('ix_services_updated_at', 'deleted', 'updated_at', 'id'),
         sa.Index('ix_services_id', 'deleted', 'id'),
+        # Makes the registration part of a key for PostgreSQL: whoever claims
+        # locks the key, and would otherwise pass by one that raises it.
+        sa.Index(
+            'uq_services_id_registration', 'id', 'registration', unique=True
+        ),
     )
 
     host: Mapped[str] = mapped_column(types.ExactString(255))
@@ -128,6 +140,14 @@ class Service(SoftDelete):
     forced_down: Mapped[bool] = mapped_column(default=False)
     last_seen_at: Mapped[datetime.datetime | None] = mapped_column(
         types.Time()
+    )
+    # The last release inserts rows without these during a rolling upgrade.
+    registration: Mapped[int] = mapped_column(server_default='0')
+    unregistered_at: Mapped[datetime.datetime | None] = mapped_column(
+        types.Time()
+    )
+    operation: Mapped[str] = mapped_column(
+        types.ExactString(36), server_default=''
     )
     if TYPE_CHECKING:
         # Added below: it needs columns of the base classes.
@@ -152,13 +172,20 @@ def is_up(service: Any) -> sa.ColumnElement[bool]:
             callable_=lambda: engine.get_conf().service.down_time,
         )
     )
-    return sa.and_(service.forced_down == sa.false(), last_sign >= oldest)
+    return sa.and_(
+        service.forced_down == sa.false(),
+        service.unregistered_at.is_(None),
+        last_sign >= oldest,
+    )
 
 
 Service.is_up = column_property(is_up(Service.__table__.c))
 
 ServiceRow = row_class(
-    'ServiceRow', Service, [is_up(Service.__table__.c).label('is_up')]
+    'ServiceRow',
+    Service,
+    computed=[is_up(Service.__table__.c).label('is_up')],
+    hidden=['operation'],
 )
 
 

@@ -46,7 +46,8 @@ def upsert(
     :param table: the Table
     :param key: the columns of the unique key that decides
     :param values: column to value, or parameter, for a new row
-    :param update: the same, for a row that is there
+    :param update: the same, for a row that is there; MariaDB changes them one
+        by one, in this order
     """
     if backend == 'postgresql':
         return (
@@ -60,7 +61,10 @@ def upsert(
             .values(**values)
             .on_conflict_do_update(index_elements=key, set_=update)
         )
-    return mysql.insert(table).values(**values).on_duplicate_key_update(update)
+    in_order: Any = list(update.items())
+    return (
+        mysql.insert(table).values(**values).on_duplicate_key_update(in_order)
+    )
 
 
 def get(

@@ -30,11 +30,13 @@ class Claim(NamedTuple):
     :param resource_id: the resource
     :param service_id: the service that holds it
     :param generation: the fencing token: a later claim has a higher one
+    :param registration: the service's when it claimed, if it was given
     """
 
     resource_id: str
     service_id: str
     generation: int
+    registration: int | None = None
 
 
 def check_claim(
@@ -58,6 +60,7 @@ def check_claim(
     validation.check_value(
         TABLE.c.generation, claim.generation, 'claim.generation'
     )
+    validation.check_registration(claim.registration, 'claim.registration')
     if resource_id not in (None, claim.resource_id):
         raise exception.InvalidInput(
             field='claim', reason=f'it is on resource {claim.resource_id}'

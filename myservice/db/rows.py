@@ -8,6 +8,7 @@ a Session of their own.
 """
 
 import operator
+from collections.abc import Collection
 from collections.abc import Iterable
 from typing import Any
 from typing import ClassVar
@@ -43,16 +44,21 @@ class Row(tuple[Any, ...]):
 
 
 def row_class(
-    name: str, model: Any, computed: Iterable[sa.Label[Any]] = ()
+    name: str,
+    model: Any,
+    computed: Iterable[sa.Label[Any]] = (),
+    hidden: Collection[str] = (),
 ) -> type[Row]:
     """Return the Row class of a model.
 
     :param name: the name of the class, and of the variable that holds it
     :param model: the model whose columns the rows have
     :param computed: labelled SQL expressions, read after the columns
+    :param hidden: the names of columns that no reader needs
     :returns: a subclass of Row; ``sa.select(*its.columns)`` fills it
     """
-    columns = (*model.__table__.columns, *computed)
+    plain = [c for c in model.__table__.columns if c.key not in hidden]
+    columns = (*plain, *computed)
     namespace: dict[str, Any] = {
         str(column.key): property(operator.itemgetter(position))
         for position, column in enumerate(columns)

@@ -4,7 +4,6 @@ A service row is created by the process that it stands for, kept alive by its
 heartbeats, and read by everybody who has to know whom to give work.
 """
 
-import functools
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -20,17 +19,15 @@ from myservice.db import claim_rows
 from myservice.db import clock
 from myservice.db import listing
 from myservice.db import query
+from myservice.db import service_rows
 from myservice.db import validation
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.models import Service
 from myservice.db.models import ServiceRow
-from myservice.db.operation import new_id
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
 
-_TABLE: Any = Service.__table__
+_TABLE = service_rows.TABLE
 _IDENTITY = ('host', 'binary')
 _SETTABLE = (
     'topic',
@@ -64,22 +61,9 @@ _LISTING = listing.Listing(
     },
 )
 
-_LIVING = _TABLE.c.deleted == ''
-_HEARTBEAT = (
-    sa.update(_TABLE)
-    .where(_TABLE.c.id == sa.bindparam('service_id'), _LIVING)
-    .values(last_seen_at=clock.utcnow())
-)
-_HEARTBEAT_MANY = (
-    sa.update(_TABLE)
-    .where(
-        _TABLE.c.id.in_(sa.bindparam('service_ids', expanding=True)), _LIVING
-    )
-    .values(last_seen_at=clock.utcnow())
-)
 _UPDATE = (
     sa.update(_TABLE)
-    .where(_TABLE.c.id == sa.bindparam('service_id'), _LIVING)
+    .where(_TABLE.c.id == sa.bindparam('service_id'), service_rows.LIVING)
     .values(updated_at=clock.utcnow())
 )
 _DELETED = sa.select(_TABLE.c.id).where(
@@ -91,60 +75,57 @@ _MINIMUM_VERSION = sa.select(
 ).where(
     _TABLE.c.binary == sa.bindparam('binary'),
     _TABLE.c.forced_down == sa.false(),
-    _LIVING,
+    service_rows.LIVING,
 )
 
 
 @retry_on_failure
 def service_register(
-    context: RequestContext, values: Mapping[str, Any]
+    context: RequestContext,
+    values: Mapping[str, Any],
+    only_if_silent_for: float | None = None,
 ) -> Service:
     """Announce a starting process: update its living row, or create one.
 
-    Registering is a sign of life. However many processes race with the same
-    host and binary, one living row is left; a destroyed row stays destroyed.
-    What the process had claimed in its last life is freed.
+    Registering is a sign of life, and replaces whoever was registered before:
+    the row's ``registration`` is raised, and the claims of the last life are
+    freed.
+    However many processes race with the same host and binary, one living row
+    is left; a destroyed row stays destroyed.
 
     :param context: an administrator's context
     :param values: host and binary, and what service_create takes; what is
         left out stays as it is in a row that exists
-    :returns: the row
+    :param only_if_silent_for: replace nobody who was seen within so many
+        seconds by the database's clock, and has not been unregistered; None
+        is no condition. Of many who race with a condition, one registers
+    :returns: the row, with the registration that is now the latest
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when a value cannot be stored
+    :raises ServiceAlive: when the condition stands against it; nothing was
+        changed
     """
     require_admin(context, 'service_register')
     validation.check_values(
         _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
     )
+    validation.check_seconds('only_if_silent_for', only_if_silent_for)
     session = get_session(context, light=True)
     with session.begin():
-        session.execute(
-            _registering(
-                backend_of(session.get_bind().dialect), tuple(values)
-            ),
-            {'new_id': new_id()}
-            | {f'new_{name}': values[name] for name in values},
-        )
+        service_rows.register(values, only_if_silent_for, session=session)
         key = {name: values[name] for name in _IDENTITY}
-        row = query.get('no', ServiceRow, key, session=session)
+        own = {**key, 'operation': session.operation.id}
+        row = query.get('no', ServiceRow, own, session=session)
+        if row is None:
+            other = query.get('no', ServiceRow, key, session=session)
+            raise exception.ServiceAlive(
+                service_id=other.id,
+                registration=other.registration,
+                last_seen_at=other.last_seen_at,
+                **key,
+            )
         claim_rows.free_all_of(row.id, session=session)
         return cast(Service, row)
-
-
-@functools.cache
-def _registering(backend: Backend, names: tuple[str, ...]) -> Any:
-    given: dict[str, Any] = {
-        name: sa.bindparam(f'new_{name}') for name in names
-    }
-    now = {'last_seen_at': clock.utcnow()}
-    changes = {name: given[name] for name in names if name not in _IDENTITY}
-    return query.upsert(
-        backend,
-        _TABLE,
-        (*_IDENTITY, 'deleted'),
-        {'id': sa.bindparam('new_id'), **given, **now},
-        {**changes, **now, 'updated_at': clock.utcnow()},
-    )
 
 
 def _service_created(
@@ -261,47 +242,84 @@ def service_get_all(
 
 
 @retry_on_failure
-def service_heartbeat(context: RequestContext, service_id: str) -> None:
+def service_heartbeat(
+    context: RequestContext, service_id: str, registration: int | None = None
+) -> None:
     """Note that a service lives, by the database's clock.
 
     :param context: an administrator's context
     :param service_id: the id of the row
+    :param registration: that of the process that beats, as service_register
+        has returned it; without it, a process does not learn that it was
+        replaced
     :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when the id is no text
+    :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when the service was destroyed; a beat never
         revives it
+    :raises ServiceReplaced: when the registration is not the latest, or was
+        ended by service_unregister: its process has to stop
     """
     require_admin(context, 'service_heartbeat')
     validation.check_text('service_id', service_id)
+    validation.check_registration(registration)
     session = get_session(context, autocommit=True)
     with session.begin():
-        result = session.execute(_HEARTBEAT, {'service_id': service_id})
-        if result.rowcount != 1:
-            raise exception.ServiceNotFound(service_id=service_id)
+        if not service_rows.beat(service_id, registration, session=session):
+            raise service_rows.refusal(
+                service_id, registration, session=session
+            )
 
 
 @retry_on_failure
 def service_heartbeat_many(
-    context: RequestContext, service_ids: Sequence[str]
+    context: RequestContext, service_ids: Sequence[str | tuple[str, int]]
 ) -> int:
     """Note that many services live, in one statement.
 
     :param context: an administrator's context
-    :param service_ids: the ids of the rows
-    :returns: how many of them it reached; destroyed ones are not
+    :param service_ids: the ids of the rows, or pairs of an id and the
+        registration of the process that beats
+    :returns: how many of them it reached; those that were destroyed, or whose
+        registration holds no longer, are not. service_heartbeat tells why
     :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when service_ids is no list of texts
+    :raises InvalidInput: when service_ids is no list of these
     """
     require_admin(context, 'service_heartbeat_many')
-    validation.check_texts('service_ids', service_ids)
+    beats = validation.check_beats('service_ids', service_ids)
     session = get_session(context, autocommit=True)
     with session.begin():
-        # In one order, so that callers side by side do not deadlock.
-        ids = sorted(set(service_ids))
-        if not ids:
-            return 0
-        result = session.execute(_HEARTBEAT_MANY, {'service_ids': ids})
-        return int(result.rowcount)
+        return service_rows.beat_many(beats, session=session)
+
+
+@retry_on_failure
+def service_unregister(
+    context: RequestContext, service_id: str, registration: int | None = None
+) -> None:
+    """Note that the process of a service ends: it is down at once.
+
+    Its registration holds no longer, so its claims can be taken over, and
+    another process can register without waiting. To do it again changes
+    nothing. Only service_register brings the service up again.
+
+    :param context: an administrator's context
+    :param service_id: the id of the row
+    :param registration: the one that ends; None is the latest
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when an argument is of the wrong type
+    :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration is not the latest
+    """
+    require_admin(context, 'service_unregister')
+    validation.check_text('service_id', service_id)
+    validation.check_registration(registration)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        if not service_rows.unregister(
+            service_id, registration, session=session
+        ):
+            raise service_rows.refusal(
+                service_id, registration, session=session
+            )
 
 
 @retry_on_failure

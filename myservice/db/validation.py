@@ -126,6 +126,58 @@ def check_batch_size(value: Any, field: str = 'batch_size') -> None:
         raise _invalid(field, f'{value!r} is not a number from 1 on')
 
 
+def check_registration(value: Any, field: str = 'registration') -> None:
+    """Refuse what is no number of a registration.
+
+    :param value: a number from 0 on; None is none
+    :param field: what to call it in the error
+    :raises InvalidInput: when it is something else
+    """
+    if value is None:
+        return
+    right = isinstance(value, int) and not isinstance(value, bool)
+    if not right or not 0 <= value < _INTEGER_LIMITS[sa.Integer]:
+        raise _invalid(field, f'{value!r:.100} is not a number from 0 on')
+
+
+def check_beats(field: str, values: Any) -> dict[str, int | None]:
+    """Refuse what does not say which services live.
+
+    :param field: what to call it in the error
+    :param values: a list, tuple or set of ids of services, or of pairs of an
+        id and a registration
+    :returns: id to registration, or to None; of several the last one
+    :raises InvalidInput: when it is something else
+    """
+    if not isinstance(values, list | tuple | set | frozenset):
+        raise _invalid(field, f'{values!r:.100} is not a list')
+    beats: dict[str, int | None] = {}
+    for value in values:
+        pair = isinstance(value, tuple) and len(value) == 2
+        service_id, registration = value if pair else (value, None)
+        check_text(field, service_id)
+        check_registration(registration, field)
+        beats[service_id] = registration
+    return beats
+
+
+def check_seconds(field: str, value: Any) -> None:
+    """Refuse what is no number of seconds.
+
+    :param field: what to call it in the error
+    :param value: a number from 0 on; None is none
+    :raises InvalidInput: when it is something else, or more than a hundred
+        years
+    """
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _invalid(field, f'{value!r:.100} is not a number')
+    # A number that is none is not between them either.
+    if not 0 <= value < _HUNDRED_YEARS:
+        raise _invalid(field, f'{value} is not between 0 and a hundred years')
+
+
 def check_expiry(field: str, value: Any) -> None:
     """Refuse what does not say when something expires.
 

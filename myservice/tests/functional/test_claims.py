@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import datetime
+import itertools
 import multiprocessing
 import os
 import random
@@ -634,6 +635,51 @@ class NextLife(ClaimsTestCase):
         db.api.service_register(self.context, self.identity)
         rows = self.rows().values()
         self.assertEqual({None}, {row.service_id for row in rows})
+
+    def test_nothing_is_left_to_the_replaced(self) -> None:
+        """Claims of a registration beside the one that replaces it."""
+        self.make_resources(2000)
+        ids = sorted(self.rows())
+        with self.retries('claims beside the next registration'):
+            for _ in range(self.rounds):
+                service = db.api.service_register(self.context, self.identity)
+                claimed = self.claim_until_replaced(service, ids)
+                self.assertTrue(claimed)
+                holders = {row.service_id for row in self.rows().values()}
+                self.assertEqual({None}, holders)
+
+    def claim_until_replaced(self, service: Any, ids: list[str]) -> int:
+        """Let threads claim in both ways until another one registers."""
+
+        def work(number: int) -> int:
+            ctx = context.get_admin_context()
+            if number == 0:
+                time.sleep(random.uniform(0.02, 0.1))
+                db.api.service_register(ctx, self.identity)
+                return 0
+            for count in itertools.count():
+                try:
+                    if number % 2:
+                        db.api.resource_claim_next(
+                            ctx, service.id, registration=service.registration
+                        )
+                    else:
+                        # From the other end, where they are free.
+                        db.api.resource_claim(
+                            ctx,
+                            ids[-1 - count],
+                            service.id,
+                            registration=service.registration,
+                        )
+                except exception.ServiceReplaced:
+                    return count
+                except exception.ResourceClaimed:
+                    continue
+            return 0
+
+        results = self.in_threads(5, work)
+        self.assert_no_errors(results)
+        return sum(results)
 
     def test_register_waits_for_a_claim_under_way_and_frees_it(self) -> None:
         self.make_resources(20)

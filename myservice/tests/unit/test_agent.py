@@ -1,5 +1,6 @@
 """The agent: registers, beats, outlives its database, and ends when told."""
 
+import datetime
 import logging
 import pathlib
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fixtures as plain_fixtures
+import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import agent
@@ -22,6 +24,7 @@ from myservice.tests import base
 from myservice.tests import fixtures
 
 IDENTITY = {'host': 'h1', 'binary': 'b1'}
+HOUR = datetime.timedelta(hours=1)
 
 
 class AgentTestCase(base.TestCase):
@@ -61,18 +64,22 @@ class AgentTestCase(base.TestCase):
 
 
 class TestAgent(AgentTestCase):
-    def start(self, interval: float = 0.1, **service: float) -> agent.Agent:
+    def start(
+        self, interval: float = 0.1, replace: bool = False, **service: float
+    ) -> agent.Agent:
         """Run an agent in a thread; ``self.errors`` gets what it raises."""
         for name, value in (service | {'report_interval': interval}).items():
             self.database.conf.set_override(name, value, group='service')
-        process = agent.Agent(self.database.conf, IDENTITY | {'topic': 'work'})
+        values = IDENTITY | {'topic': 'work'}
+        process = agent.Agent(self.database.conf, values, replace)
         self.errors: list[Exception] = []
+        errors = self.errors
 
         def run() -> None:
             try:
                 process.run()
             except Exception as error:
-                self.errors.append(error)
+                errors.append(error)
 
         self.thread = threading.Thread(target=run)
         self.thread.start()
@@ -150,6 +157,107 @@ class TestAgent(AgentTestCase):
         self.assertIsInstance(error, exception.ServiceNotFound)
         self.assertIn(service_id, str(error))
         self.assertIn(f'Service {service_id} was destroyed', log.output)
+
+    def test_a_clean_stop_is_known_at_once(self) -> None:
+        process = self.start(60)
+        self.wait_for(self.seen)
+        process.stop()
+        self.end()
+        service = self.get()
+        self.assertFalse(service.is_up)
+        self.assertIsNotNone(service.unregistered_at)
+        log = self.logged()
+        self.start(60)
+        self.wait_for(lambda: self.get().is_up)
+        self.assertNotIn('waiting', log.output)
+        self.assertEqual(2, self.get().registration)
+
+    def test_a_database_that_is_away_is_no_reason_not_to_stop(self) -> None:
+        log = self.logged(logging.WARNING)
+        process = self.start(60)
+        self.wait_for(self.seen)
+
+        def unregister(*args: Any) -> None:
+            raise db_exception.DBConnectionError(OSError('gone\nand more'))
+
+        self.useFixture(
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.api.service_unregister', unregister
+            )
+        )
+        process.stop()
+        self.end()
+        self.assertEqual([], self.errors)
+        self.assertIn('could not be unregistered', log.output)
+        self.assertNotIn('and more', log.output)
+
+    def test_one_that_lives_is_not_replaced(self) -> None:
+        self.start()
+        first, errors = self.thread, self.errors
+        self.wait_for_a_beat()
+        log = self.logged()
+        self.start()
+        self.thread.join(60)
+        self.assertFalse(self.thread.is_alive())
+        (error,) = self.errors
+        self.assertIsInstance(error, exception.ServiceAlive)
+        self.assertIn('waiting up to 1.15 seconds', log.output)
+        self.wait_for_a_beat()
+        self.assertEqual(([], True), (errors, first.is_alive()))
+        self.assertEqual(1, self.get().registration)
+
+    def test_unless_it_is_told_to(self) -> None:
+        self.start()
+        first, errors = self.thread, self.errors
+        self.wait_for_a_beat()
+        log = self.logged()
+        self.start(replace=True)
+        first.join(60)
+        (error,) = errors
+        self.assertIsInstance(error, exception.ServiceReplaced)
+        self.assertIn('was replaced; this process stops', log.output)
+        self.wait_for_a_beat()
+        self.assertEqual([], self.errors)
+        service = self.get()
+        self.assertEqual((2, True), (service.registration, service.is_up))
+
+    def test_one_that_died_a_moment_ago_is_waited_for(self) -> None:
+        died = db.api.service_register(self.context, IDENTITY)
+        log = self.logged()
+        self.start()
+        self.wait_for(lambda: self.get().registration == 2)
+        self.assertIn(
+            f'Service {died.id}, b1 on host h1, was last seen at '
+            f'{died.last_seen_at} UTC: waiting',
+            log.output,
+        )
+        self.wait_for_a_beat()
+        self.assertEqual([], self.errors)
+
+    def test_stop_ends_it_while_it_waits(self) -> None:
+        service = db.api.service_register(self.context, IDENTITY)
+        log = self.logged()
+        process = self.start(60)
+        self.wait_for(lambda: 'waiting' in log.output)
+        process.stop()
+        self.end()
+        self.assertEqual([], self.errors)
+        self.assertEqual(service, self.get())
+
+    def test_a_clock_that_was_set_back_is_not_waited_for_for_ever(
+        self,
+    ) -> None:
+        seen = db.api.service_register(self.context, IDENTITY).last_seen_at
+        assert seen is not None
+        table = models.Service.__table__
+        with self.database.engine().begin() as connection:
+            connection.execute(
+                sa.update(table).values(last_seen_at=seen + HOUR)
+            )
+        self.start()
+        self.thread.join(60)
+        (error,) = self.errors
+        self.assertIsInstance(error, exception.ServiceAlive)
 
     def test_it_warns_of_a_down_time_that_one_late_beat_exceeds(self) -> None:
         log = self.logged(logging.WARNING)
@@ -297,6 +405,34 @@ class TestProgram(AgentTestCase):
             process,
             f'myservice-agent: Service {service_id} could not be found.',
         )
+
+    def test_it_exits_1_while_another_one_runs(self) -> None:
+        first = self.launch()
+        self.wait_for_a_beat()
+        second = self.launch()
+        self.assertEqual(1, second.wait(60))
+        self.assert_last_line(
+            second, 'myservice-agent: Another process runs as b1 on host h1:'
+        )
+        self.wait_for_a_beat()
+        self.assertIsNone(first.poll())
+        self.assertEqual(1, self.get().registration)
+
+    def test_it_exits_1_when_it_is_replaced(self) -> None:
+        first = self.launch()
+        self.wait_for_a_beat()
+        second = self.launch('--replace')
+        self.assertEqual(1, first.wait(60))
+        self.assert_last_line(
+            first,
+            f'myservice-agent: Registration 1 of service {self.get().id} '
+            'holds no longer: another process has registered as b1 on host '
+            'h1, or it was ended. Stop this process; if both are to run, give '
+            'each a host or binary of its own (myservice-agent: --host, '
+            '--binary).',
+        )
+        self.wait_for_a_beat()
+        self.assertIsNone(second.poll())
 
     def test_it_exits_2_on_a_wrong_url(self) -> None:
         for url, line in (

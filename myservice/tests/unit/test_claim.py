@@ -43,8 +43,13 @@ class ClaimTestCase(test_resource.ResourceTestCase):
                 exception.ClaimLost, call, self.context, *arguments
             )
             self.assertEqual(
-                tuple(claim),
-                (error.resource_id, error.service_id, error.generation),
+                claim,
+                db.api.Claim(
+                    error.resource_id,
+                    error.service_id,
+                    error.generation,
+                    error.registration,
+                ),
             )
         self.assertEqual(
             before,
@@ -58,7 +63,7 @@ class TestClaim(ClaimTestCase):
     def test_it_makes_the_service_the_holder(self) -> None:
         made = self.create()
         claim = db.api.resource_claim(self.context, made.id, self.service.id)
-        self.assertEqual((made.id, self.service.id, 1), tuple(claim))
+        self.assertEqual((made.id, self.service.id, 1, None), tuple(claim))
         row = self.get(made)
         self.assertEqual(
             (self.service.id, 1, 1),
@@ -155,6 +160,8 @@ class TestClaim(ClaimTestCase):
             db.api.Claim(made.id, 'x', '1'),
             db.api.Claim(made.id, 'x', 2**63),
             db.api.Claim(made.id, ['x'], 1),
+            db.api.Claim(made.id, 'x', 1, '1'),
+            db.api.Claim(made.id, 'x', 1, -1),
         ]
         for claim in wrong:
             self.assertRaises(

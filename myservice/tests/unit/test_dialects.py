@@ -206,10 +206,12 @@ class TestOwnEngines(SpellingTestCase):
         one, *_, last = self.create_resources(4)
         session = db.api.get_session(bind=self.own)
         with session.begin():
-            generation = claim_rows.claim(one.id, service.id, session=session)
+            generation = claim_rows.claim(
+                one.id, service.id, None, session=session
+            )
             filters = resource_listing.LISTING.check_filters({})
             claims = claim_rows.claim_free(
-                service.id, filters, 2, session=session
+                service.id, None, filters, 2, session=session
             )
         self.assertEqual(one.generation + 1, generation)
         self.assertEqual(2, len(claims))

@@ -13,6 +13,7 @@ from myservice.tests import factories
 from myservice.tests import proxy
 
 SERVICES = models.Service.__table__
+IDENTITY = {'host': 'h', 'binary': 'b'}
 
 
 class TestLostCommit(base.DatabaseTestCase):
@@ -74,6 +75,109 @@ class TestLostCommit(base.DatabaseTestCase):
         db.api.service_destroy(self.context, made.id)
         self.assertEqual((1, 0), self.doubts())
         self.assertEqual([], db.api.service_get_all(self.context))
+
+    def registered(self) -> int:
+        """Return the registration on the only row."""
+        (row,) = db.api.service_get_all(self.context)
+        return row.registration
+
+    def test_a_registration_counts_once(self) -> None:
+        number = 0
+        for conditions in ({}, {'only_if_silent_for': 0}):
+            for action in (
+                proxy.DropAfter(),
+                proxy.DropBefore(),
+                proxy.DeliverLate(0.5),
+            ):
+                self.lose('commit', action)
+                service = db.api.service_register(
+                    self.context, IDENTITY, **conditions
+                )
+                number += 1
+                self.assertEqual(number, service.registration)
+                self.assertEqual(number, self.registered())
+        self.assertEqual((6, 0), self.doubts())
+
+    def test_its_own_registration_is_nobody_that_lives(self) -> None:
+        self.lose('commit', proxy.DropAfter())
+        service = db.api.service_register(
+            self.context, IDENTITY, only_if_silent_for=60
+        )
+        self.assertEqual((1, 1), (service.registration, self.registered()))
+
+    def lose_and_replace(self) -> None:
+        """Lose the reply of COMMIT; then somebody else registers."""
+        steps = ['commit', 'INSERT INTO services']
+
+        def decide(command: proxy.Command) -> proxy.Action | None:
+            first = steps[0] if steps else '-'
+            if command.kind != first and not command.sql.startswith(first):
+                return None
+            steps.pop(0)
+            if steps:
+                return proxy.DropAfter()
+            with self.direct.begin() as connection:
+                connection.execute(
+                    sa.update(SERVICES).values(
+                        registration=SERVICES.c.registration + 1,
+                        operation='of another',
+                    )
+                )
+            return None
+
+        self.between.decide = decide
+
+    def test_a_registration_is_never_an_old_one(self) -> None:
+        self.lose_and_replace()
+        service = db.api.service_register(self.context, IDENTITY)
+        self.assertEqual((3, 3), (service.registration, self.registered()))
+        db.api.service_heartbeat(self.context, service.id, 3)
+        self.assertEqual((1, 0), self.doubts())
+
+    def test_who_was_replaced_in_doubt_does_not_replace(self) -> None:
+        self.lose_and_replace()
+        error = self.assertRaises(
+            exception.CommitUnknown,
+            db.api.service_register,
+            self.context,
+            IDENTITY,
+            only_if_silent_for=60,
+        )
+        self.assertIn('Another process runs as b on host h', error.known)
+        self.assertEqual(2, self.registered())
+
+    def test_the_end_of_a_registration_is_repeated(self) -> None:
+        for number, action in enumerate(
+            (proxy.DropAfter(), proxy.DropBefore()), 1
+        ):
+            service = db.api.service_register(self.context, IDENTITY)
+            self.assertEqual(number, service.registration)
+            self.lose('UPDATE services', action)
+            db.api.service_unregister(self.context, service.id, number)
+            row = db.api.service_get(self.context, service.id)
+            self.assertFalse(row.is_up)
+        self.assertEqual((2, 0), self.doubts())
+
+    def test_claims_of_a_registration_are_found_again(self) -> None:
+        made = [
+            db.api.resource_create(self.context, {'project_id': 'p'}).id
+            for _ in range(2)
+        ]
+        service = db.api.service_register(self.context, IDENTITY)
+        claiming = {'mysql': 'UPDATE resources', 'postgresql': 'WITH living'}
+        self.lose(claiming[self.backend], proxy.DropAfter())
+        self.assertEqual(
+            db.api.Claim(made[0], service.id, 1, 1),
+            db.api.resource_claim(self.context, made[0], service.id, 1),
+        )
+        self.lose('commit', proxy.DropAfter())
+        self.assertEqual(
+            [db.api.Claim(made[1], service.id, 1, 1)],
+            db.api.resource_claim_next(
+                self.context, service.id, registration=1
+            ),
+        )
+        self.assertEqual((2, 0), self.doubts())
 
     def test_who_cannot_tell_says_so(self) -> None:
         made = factories.create_service()

@@ -205,6 +205,22 @@ class TestServiceCommands(ManageTestCase):
         )
         self.assertRegex(rows[2][-1], r'^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d')
 
+    def test_one_that_was_stopped_is_told_from_one_that_died(self) -> None:
+        made = factories.create_service(host='h1')
+        db.api.service_unregister(self.context, made.id)
+        self.assertIn(' down: stopped ', self.done('service', 'list'))
+        shown = self.answer('service', 'show', made.id)
+        self.assertEqual((0, False), (shown['registration'], shown['is_up']))
+        self.assertIsNotNone(shown['unregistered_at'])
+        self.assertNotIn('operation', shown)
+        db.api.service_register(
+            self.context, {'host': 'h1', 'binary': made.binary}
+        )
+        self.assertIn(' up ', self.done('service', 'list'))
+        self.assertRegex(
+            self.done('service', 'show', made.id), 'registration .* 1 '
+        )
+
     def test_list_as_json_has_every_field(self) -> None:
         made = factories.create_service(host='h1', version=3)
         db.api.service_heartbeat(self.context, made.id)

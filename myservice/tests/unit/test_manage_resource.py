@@ -539,7 +539,8 @@ class TestRelease(ResourceTestCase):
             self.assertEqual(str(lost), message)
             row = self.get(made)
             self.assertEqual(
-                second, (made, row.service_id, row.claim_generation)
+                second,
+                db.api.Claim(made, row.service_id, row.claim_generation),
             )
             db.api.resource_release(self.context, second)
 

@@ -237,6 +237,40 @@ class TestRevisions(MigrationTestCase):
         self.assertIsNone(migration.check())
 
 
+class TestRegistrations(MigrationTestCase):
+    """The rows that are there, and nodes that are not upgraded yet."""
+
+    INSERT = (
+        'INSERT INTO services (id, host, {binary}, version, disabled, '
+        "forced_down, created_at, deleted) VALUES ('{id}', '{id}', 'b', 0, "
+        "false, false, '2026-01-01 00:00:00.000000', '')"
+    )
+
+    def insert(self, service_id: str) -> None:
+        """Insert a service as the release before the migration does."""
+        mysql = self.database.engine().dialect.name == 'mysql'
+        binary = '`binary`' if mysql else '"binary"'
+        self.execute(self.INSERT.format(id=service_id, binary=binary))
+
+    def test_a_row_without_a_registration_has_number_0(self) -> None:
+        migration.sync('0004')
+        self.insert('old')
+        migration.sync()
+        self.insert('new')
+        admin = context.get_admin_context()
+        for service_id in ('old', 'new'):
+            row = db.api.service_get(admin, service_id)
+            self.assertEqual(
+                (0, None), (row.registration, row.unregistered_at)
+            )
+            again = db.api.service_register(
+                admin,
+                {'host': service_id, 'binary': 'b'},
+                only_if_silent_for=60,
+            )
+            self.assertEqual((row.id, 1), (again.id, again.registration))
+
+
 class TestCheck(MigrationTestCase):
     def test_a_database_without_tables_differs(self) -> None:
         self.assertIsNotNone(migration.check())

@@ -25,6 +25,7 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'service_get_all': (1, False),
     'service_heartbeat': (1, False),
     'service_heartbeat_many': (1, False),
+    'service_unregister': (1, False),
     'service_update': (1, False),
     'service_get_minimum_version': (1, False),
     'service_destroy': (3, True),
@@ -152,6 +153,41 @@ class TestBudgets(BudgetTestCase):
             self.assertRaises(ValueError, fail)
         self.assertEqual(self.transaction(1), len(sent), sent)
         self.assertTrue(sent[-1].upper().startswith('ROLLBACK'), sent)
+
+    def test_to_name_the_registration_costs_nothing(self) -> None:
+        values = {'host': 'h', 'binary': 'b'}
+        admin = context.get_admin_context()
+        db.api.resource_create(admin, {'project_id': 'p'})
+        for _ in range(2):
+            with self.commands() as sent:
+                service = db.api.service_register(
+                    admin, values, only_if_silent_for=0
+                )
+            self.assertEqual(self.transaction(3), len(sent), sent)
+        with self.commands() as sent:
+            db.api.service_heartbeat(admin, service.id, service.registration)
+        self.assertEqual(1, len(sent), sent)
+        with self.commands() as sent:
+            db.api.service_heartbeat_many(
+                admin, [(service.id, service.registration), 'unknown']
+            )
+        self.assertEqual(1, len(sent), sent)
+        with self.commands() as sent:
+            (claim,) = db.api.resource_claim_next(
+                admin, service.id, registration=service.registration
+            )
+        more = MORE_ON_MYSQL['resource_claim_next']
+        more = more if self.backend == 'mysql' else 0
+        self.assertEqual(self.transaction(1 + more), len(sent), sent)
+        db.api.resource_release(admin, claim)
+        with self.commands() as sent:
+            db.api.resource_claim(
+                admin, claim.resource_id, service.id, service.registration
+            )
+        self.assertEqual(1, len(sent), sent)
+        with self.commands() as sent:
+            db.api.service_unregister(admin, service.id, service.registration)
+        self.assertEqual(1, len(sent), sent)
 
     def test_a_hundred_heartbeats_are_one(self) -> None:
         ids = [factories.create_service().id for _ in range(100)]

@@ -48,11 +48,14 @@ RAISED_BY = {
     'resource_rows.take_quota': {'OverQuota', 'QuotaUsageOverflow'},
     'resource_rows.check_force': {'AdminRequired', 'InvalidInput'},
     'resource_rows.conflict': {'ResourceConflict'},
-    'claim_rows.lock_service': {'ServiceNotFound'},
+    'service_rows.refusal': {'ServiceNotFound', 'ServiceReplaced'},
+    'claim_rows.lock_service': {'ServiceNotFound', 'ServiceReplaced'},
+    'claim_rows.claim_free': {'ServiceNotFound', 'ServiceReplaced'},
     'claim_rows.refusal': {
         'ResourceNotFound',
         'ResourceClaimed',
         'ServiceNotFound',
+        'ServiceReplaced',
     },
     'quota_rows.take': {'OverQuota', 'QuotaUsageOverflow'},
 }

@@ -621,9 +621,88 @@ class TestOptions(WorkTestCase):
         )
 
 
+class TestReplaced(WorkTestCase):
+    """Another process has registered as the service that works."""
+
+    IDENTITY = {'host': 'h', 'binary': 'b'}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.service_id = self.register().id
+
+    def register(self) -> Any:
+        """Register as a process; the one before is replaced."""
+        return db.api.service_register(self.context, self.IDENTITY)
+
+    def start(self, make: Any = None, registration: int = 1) -> work.Work:
+        """Start working under a registration, until the test ends."""
+        made = work.Work(self.database.conf, make or Spy())
+        made.start(self.service_id, registration)
+        self.addCleanup(made.end)
+        return made
+
+    def test_its_claims_carry_the_registration(self) -> None:
+        self.request()
+        spy = Spy()
+        self.start(spy)
+        self.wait_for_status('available')
+        ((*_, claim, _),) = spy.seen
+        self.assertEqual(1, claim.registration)
+
+    def test_it_claims_no_more(self) -> None:
+        self.start()
+        self.register()
+        self.wait_for(lambda: 'no more work' in self.log.output)
+        self.request(3)
+        time.sleep(0.2)
+        self.assertEqual(3, len(self.rows(is_claimed=False)))
+
+    def test_its_other_threads_give_up_and_write_nothing(self) -> None:
+        self.override(concurrency=2)
+        self.request()
+        spy = Spy(until_stopped)
+        self.start(spy)
+        self.assertTrue(spy.begun.acquire(timeout=60))
+        self.register()
+        self.wait_for(lambda: 'the write was refused' in self.log.output)
+        (row,) = self.rows(status='requested', is_claimed=False)
+        self.assertEqual(2, row.generation)
+
+    def test_what_its_successor_holds_is_left_to_it(self) -> None:
+        """Also where it does not know what it has claimed itself."""
+        (resource_id,) = self.request()
+        lost = exception.CommitUnknown(
+            function='resource_claim_next', operation='x', known='lost'
+        )
+        successor: list[Any] = []
+
+        def claim_next(*args: Any, **kwargs: Any) -> Any:
+            new = self.register()
+            successor.append(
+                db.api.resource_claim(
+                    self.context, resource_id, new.id, new.registration
+                )
+            )
+            raise lost
+
+        self.useFixture(
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.api.resource_claim_next', claim_next
+            )
+        )
+        made = self.start()
+        self.wait_for(lambda: 'no more work' in self.log.output)
+        made.end()
+        self.assertEqual(2, successor[0].registration)
+        db.api.resource_update(
+            self.context, resource_id, {'status': 'x'}, claim=successor[0]
+        )
+
+
 class TestAgentOfItsLastLife(WorkTestCase):
     def test_what_it_had_claimed_is_free_again(self) -> None:
         """It came back so soon that nobody took it for dead."""
+        self.database.conf.set_override('report_interval', 0.1, 'service')
         identity = {'host': 'h', 'binary': 'b'}
         service = db.api.service_register(self.context, identity)
         (resource_id,) = self.request()

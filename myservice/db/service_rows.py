@@ -1,0 +1,264 @@
+"""The statements of services, and which registration of one holds.
+
+A process that registers raises the number on its service's row: its
+registration. Only the latest one holds, and that only until it is ended, so
+the number tells a process from another one that has taken its place.
+"""
+
+import functools
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice import exception
+from myservice.db import clock
+from myservice.db import query
+from myservice.db.dialects import Backend
+from myservice.db.dialects import backend_of
+from myservice.db.models import Service
+from myservice.db.operation import new_id
+from myservice.db.session import AnySession
+
+TABLE: Any = Service.__table__
+
+#: the condition of a service that is not destroyed
+LIVING: Any = TABLE.c.deleted == ''
+
+#: a parameter of the statements below
+SERVICE_ID = sa.bindparam('living_service', type_=TABLE.c.id.type)
+_REGISTRATION = sa.bindparam(
+    'held_registration', type_=TABLE.c.registration.type
+)
+_OPERATION = sa.bindparam('registered_by', type_=TABLE.c.operation.type)
+
+#: what there is to know of a service, to tell whether a registration holds
+ONE: Any = sa.select(
+    TABLE.c.id,
+    TABLE.c.host,
+    TABLE.c.binary,
+    TABLE.c.registration,
+    TABLE.c.unregistered_at,
+).where(TABLE.c.id == SERVICE_ID, LIVING)
+
+_LATEST: Any = TABLE.c.registration == _REGISTRATION
+#: the condition of a service whose registration holds
+HOLDS: Any = sa.and_(_LATEST, TABLE.c.unregistered_at.is_(None))
+
+_BEAT: Any = (
+    sa.update(TABLE)
+    .where(TABLE.c.id == SERVICE_ID, LIVING)
+    .values(last_seen_at=clock.utcnow())
+)
+_BEAT_REGISTERED: Any = _BEAT.where(HOLDS)
+
+_IDS: Any = TABLE.c.id.in_(sa.bindparam('service_ids', expanding=True))
+_BEAT_MANY: Any = (
+    sa.update(TABLE).where(_IDS, LIVING).values(last_seen_at=clock.utcnow())
+)
+# By the ids alone, a server finds the rows in the primary key.
+_BEAT_MANY_REGISTERED: Any = _BEAT_MANY.where(
+    sa.or_(
+        TABLE.c.id.in_(sa.bindparam('unnumbered', expanding=True)),
+        sa.and_(
+            sa.tuple_(TABLE.c.id, TABLE.c.registration).in_(
+                sa.bindparam('numbered', expanding=True)
+            ),
+            TABLE.c.unregistered_at.is_(None),
+        ),
+    )
+)
+
+# When it is repeated, the first time counts.
+_UNREGISTER: Any = (
+    sa.update(TABLE)
+    .where(TABLE.c.id == SERVICE_ID, LIVING)
+    .values(
+        unregistered_at=sa.func.coalesce(
+            TABLE.c.unregistered_at, clock.utcnow()
+        )
+    )
+)
+_UNREGISTER_LATEST: Any = _UNREGISTER.where(_LATEST)
+
+
+def held(registration: int | None) -> dict[str, Any]:
+    """Return the parameters of HOLDS.
+
+    :param registration: the registration; None is any, and needs none
+    """
+    return {} if registration is None else {'held_registration': registration}
+
+
+def beat(
+    service_id: str, registration: int | None, *, session: AnySession
+) -> bool:
+    """Note that a service lives.
+
+    :param service_id: the service
+    :param registration: the one that has to hold; None is any
+    :param session: an open session
+    :returns: whether there is such a service
+    """
+    result = session.execute(
+        _BEAT if registration is None else _BEAT_REGISTERED,
+        {'living_service': service_id, **held(registration)},
+    )
+    return bool(result.rowcount == 1)
+
+
+def beat_many(beats: Mapping[str, int | None], *, session: AnySession) -> int:
+    """Note that services live.
+
+    :param beats: the id of a service to its registration, or to None
+    :param session: an open session
+    :returns: how many there are
+    """
+    # In one order, so that callers side by side do not deadlock.
+    ids = sorted(beats)
+    if not ids:
+        return 0
+    statement = _BEAT_MANY
+    parameters: dict[str, Any] = {'service_ids': ids}
+    numbered = [(each, beats[each]) for each in ids if beats[each] is not None]
+    if numbered:
+        statement = _BEAT_MANY_REGISTERED
+        parameters |= {
+            'numbered': numbered,
+            'unnumbered': [each for each in ids if beats[each] is None],
+        }
+    return int(session.execute(statement, parameters).rowcount)
+
+
+def unregister(
+    service_id: str, registration: int | None, *, session: AnySession
+) -> bool:
+    """Note that a registration of a service has ended.
+
+    :param service_id: the service
+    :param registration: the one, which has to be the latest; None is any
+    :param session: an open session
+    :returns: whether there is such a service
+    """
+    result = session.execute(
+        _UNREGISTER if registration is None else _UNREGISTER_LATEST,
+        {'living_service': service_id, **held(registration)},
+    )
+    return bool(result.rowcount == 1)
+
+
+def refusal(
+    service_id: str, registration: int | None, *, session: AnySession
+) -> exception.MyServiceError:
+    """Return why a service could not be changed.
+
+    :param service_id: the service
+    :param registration: the one that had to hold; None is any
+    :param session: an open session
+    """
+    row = session.execute(ONE, {'living_service': service_id}).first()
+    if row is None or registration is None:
+        return exception.ServiceNotFound(service_id=service_id)
+    return _replaced(row, registration)
+
+
+def check(row: Any, service_id: str, registration: int | None) -> None:
+    """Refuse a service that does not live, or is registered anew.
+
+    :param row: what ONE has found, if anything
+    :param service_id: the service
+    :param registration: the one that has to hold; None is any
+    :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration holds no longer
+    """
+    if row is None:
+        raise exception.ServiceNotFound(service_id=service_id)
+    holds = (registration, None) == (row.registration, row.unregistered_at)
+    if registration is not None and not holds:
+        raise _replaced(row, registration)
+
+
+def _replaced(row: Any, registration: int) -> exception.ServiceReplaced:
+    return exception.ServiceReplaced(
+        service_id=row.id,
+        registration=registration,
+        host=row.host,
+        binary=row.binary,
+    )
+
+
+def register(
+    values: Mapping[str, Any],
+    only_if_silent_for: float | None,
+    *,
+    session: AnySession,
+) -> None:
+    """Register: insert a row, or update the living one of this host.
+
+    It leaves the operation's uuid in the row, unless the condition stands
+    against it; then the row stays as it is.
+
+    :param values: column to value; among them host and binary
+    :param only_if_silent_for: how long nobody else may have been seen, in
+        seconds; None is no condition
+    :param session: an open transaction
+    """
+    parameters = {
+        'new_id': new_id(),
+        'registered_by': session.operation.id,
+        **{f'new_{name}': values[name] for name in values},
+    }
+    if only_if_silent_for is not None:
+        parameters['silent_for'] = only_if_silent_for
+    backend = backend_of(session.get_bind().dialect)
+    statement = _registering(
+        backend, tuple(values), only_if_silent_for is not None
+    )
+    session.execute(statement, parameters)
+
+
+@functools.cache
+def _registering(
+    backend: Backend, names: Sequence[str], conditional: bool
+) -> Any:
+    identity = ('host', 'binary')
+    given: dict[str, Any] = {
+        name: sa.bindparam(f'new_{name}', type_=TABLE.c[name].type)
+        for name in names
+    }
+    fixed = {'operation': _OPERATION, 'last_seen_at': clock.utcnow()}
+    changes = {
+        **{name: given[name] for name in names if name not in identity},
+        'updated_at': clock.utcnow(),
+        # What an attempt whose reply was lost has counted is counted.
+        'registration': TABLE.c.registration
+        + sa.case((TABLE.c.operation == _OPERATION, 0), else_=1),
+        **fixed,
+        'unregistered_at': sa.null(),
+    }
+    if conditional:
+        may = _may_register()
+        changes = {
+            name: sa.case((may, new), else_=TABLE.c[name])
+            for name, new in changes.items()
+        }
+    return query.upsert(
+        backend,
+        TABLE,
+        (*identity, 'deleted'),
+        {'id': sa.bindparam('new_id'), 'registration': 1, **given, **fixed},
+        changes,
+    )
+
+
+def _may_register() -> Any:
+    # SET goes from left to right in MariaDB, and this is evaluated anew for
+    # each column: operation, which is set first of those below, keeps it true.
+    silent_for = sa.bindparam('silent_for', type_=sa.Float())
+    return sa.or_(
+        TABLE.c.operation == _OPERATION,
+        TABLE.c.unregistered_at.is_not(None),
+        TABLE.c.last_seen_at.is_(None),
+        TABLE.c.last_seen_at < clock.seconds_ago(silent_for),
+    )
