@@ -377,12 +377,13 @@ class NoTransaction(SessionMisuse):
 
 
 class WouldWaitForItself(SessionMisuse):
-    """SQLite has one writer, and this thread already is it."""
+    """The caller's own thread holds what this call would wait for."""
 
     message = (
-        'SQLite has one writer at a time: an independent transaction inside '
-        'of an open one could only wait for itself.'
+        'This call would wait for its own thread, which holds {held}. End '
+        'that transaction first, or let the call join it: by its context.'
     )
+    held: str
 
 
 class CommitUnknown(MyServiceError):

@@ -9,6 +9,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 from typing import Literal
 
@@ -23,7 +24,7 @@ from myservice import exception
 from myservice.db import dialects
 from myservice.db import errors
 from myservice.db import fork
-from myservice.db import sqlite_driver
+from myservice.db import sqlite_connection
 from myservice.db import turn
 
 # What an engine is for: transactions of a Session; those of statements only;
@@ -44,7 +45,6 @@ _STATE = 'myservice.state'
 _OPEN, _COMMITTING, _ENDED = 'open', 'committing', 'ended'
 # Somebody may use it past SQLAlchemy's Connection, by raw_connection().
 _UNKNOWN = 'unknown'
-_HAS_TURN = 'myservice.has_turn'
 _RETURNED_AT = 'myservice.returned_at'
 
 # oslo.db's own: its listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT
@@ -68,6 +68,7 @@ _SQLITE_BEGIN = {
     'read': '',
 }
 _SQLITE_WRITES = ('transaction', 'autocommit')
+_IN_MEMORY = 'the one connection of the SQLite database in memory'
 
 # Parameters of the URL that say something about TLS, or name a file that may.
 _ABOUT_TLS = ('ssl', 'read_default')
@@ -104,6 +105,32 @@ class Pool(pool.QueuePool):
             ) from error
 
 
+class MemoryPool(Pool):
+    """The pool of the one connection that is a database in memory."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns = turn.Turns()
+
+    def connect(self) -> pool.PoolProxiedConnection:
+        """Check the connection out, in turn.
+
+        :raises PoolTimeout: when it did not become free
+        :raises WouldWaitForItself: when the caller has it already
+        """
+        place = turn.Place(self._turns)
+        try:
+            if not sqlite_connection.take(place, self.timeout(), _IN_MEMORY):
+                raise exception.PoolTimeout(timeout=self.timeout(), held=1)
+            lent = super().connect()
+            driver: Any = lent.dbapi_connection
+            driver.place = place
+        except BaseException:
+            place.leave()
+            raise
+        return lent
+
+
 class EnginePlugin(CreateEnginePlugin):
     """Shapes an engine, by public hooks of SQLAlchemy, as it is created."""
 
@@ -122,7 +149,7 @@ class EnginePlugin(CreateEnginePlugin):
         self._form = str(url.query[FORM])
         kwargs['execution_options'] = {FORM: self._form}
         self._busy_timeout = self._option('sqlite_busy_timeout')
-        self._turns = turn.Turns()
+        self._turns: turn.Turns | None = None
         self._pid = fork.pid
         self._records: weakref.WeakSet[Any] = weakref.WeakSet()
         # One ping before each call would be a third of its round trips.
@@ -158,7 +185,10 @@ class EnginePlugin(CreateEnginePlugin):
         backend = dialects.backend_of(engine.dialect)
         if backend == 'sqlite':
             event.listen(engine, 'begin', self._begin_sqlite)
-            event.listen(engine, 'checkin', self._end_turn)
+            if self._turns is not None:
+                event.listen(engine, 'after_cursor_execute', _end_turn)
+            event.listen(engine, 'reset', _clean)
+            event.listen(engine, 'checkin', _leave_place)
             event.listen(engine, 'connect', self._use_write_ahead_log)
         else:
             event.listen(engine, 'checkin', _note_time)
@@ -169,10 +199,9 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(engine, 'do_connect', _with_one_context(engine))
 
     def renew(self) -> None:
-        """Begin in a forked child, with a pool and turns of its own."""
+        """Begin in a forked child, with a pool of its own."""
         parent, self._pid = self._pid, fork.pid
         records, self._records = list(self._records), weakref.WeakSet()
-        self._turns = turn.Turns()
         for record in records:
             fork.leave_to_parent(record, parent)
         engine = self._engine()
@@ -228,7 +257,6 @@ class EnginePlugin(CreateEnginePlugin):
     def _shape_sqlite(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         arguments = kwargs.setdefault('connect_args', {})
         arguments['check_same_thread'] = False
-        arguments['factory'] = sqlite_driver.Connection
         if 'timeout' in url.query:
             self._busy_timeout = float(str(url.query['timeout']))
         arguments['timeout'] = self._busy_timeout
@@ -236,10 +264,14 @@ class EnginePlugin(CreateEnginePlugin):
         if _is_in_memory(url):
             # The connection is the database: there is one, it is lent to one
             # caller at a time, and it is never replaced.
+            kwargs['poolclass'] = MemoryPool
             kwargs['pool_size'] = 1
             kwargs['max_overflow'] = 0
             kwargs['pool_recycle'] = -1
+            arguments['factory'] = sqlite_connection.Connection
         else:
+            arguments['factory'] = sqlite_connection.FileConnection
+            self._turns = sqlite_connection.turns_of(str(url.database))
             kwargs['pool_use_lifo'] = True
             kwargs['pool_size'] = int(self._option('max_pool_size'))
             kwargs['max_overflow'] = int(self._option('max_overflow'))
@@ -264,23 +296,25 @@ class EnginePlugin(CreateEnginePlugin):
         return ping_if_idle
 
     def _begin_sqlite(self, connection: sa.Connection) -> None:
-        form = connection.get_execution_options()[FORM]
-        if form in _SQLITE_WRITES and not connection.info.get(_HAS_TURN):
-            # SQLite would let them wait, too, but not in any order.
-            if not self._turns.take(self._busy_timeout):
-                raise db_exception.DBDeadlock('database is locked')
-            connection.info[_HAS_TURN] = True
-        if _SQLITE_BEGIN[form]:
-            connection.exec_driver_sql(_SQLITE_BEGIN[form])
+        options = connection.get_execution_options()
+        form = options[FORM]
+        # In AUTOCOMMIT each statement waits for itself, and not for long.
+        if not is_autocommit(options):
+            if self._turns is not None and form in _SQLITE_WRITES:
+                self._begin_in_turn(connection, _SQLITE_BEGIN[form])
+            elif _SQLITE_BEGIN[form]:
+                connection.exec_driver_sql(_SQLITE_BEGIN[form])
         connection.info[_OSLO_DB_HAS_BEGUN] = True
 
-    def _end_turn(self, dbapi_connection: Any, record: Any) -> None:
-        if dbapi_connection is not None:
-            # SQLAlchemy takes another isolation level back to that of the
-            # driver, where a statement in autocommit would not be committed.
-            dbapi_connection.isolation_level = None
-        if record.info.pop(_HAS_TURN, False):
-            self._turns.end()
+    def _begin_in_turn(self, connection: sa.Connection, begin: str) -> None:
+        driver: Any = connection.connection.dbapi_connection
+        try:
+            driver.take_turn(self._turns, self._busy_timeout)
+            if begin:
+                connection.exec_driver_sql(begin)
+        except BaseException:
+            driver.end_turn()
+            raise
 
     def _use_write_ahead_log(self, dbapi_connection: Any, _: Any) -> None:
         # Readers do not wait for the writer, nor he for them. The file keeps
@@ -319,6 +353,34 @@ def _with_one_context(engine: sa.Engine) -> Callable[..., Any]:
         return connection
 
     return connect
+
+
+def is_autocommit(options: Mapping[str, Any]) -> bool:
+    """Return whether execution options ask for AUTOCOMMIT.
+
+    :param options: those of a connection of ``get_engine()``
+    """
+    # SQLAlchemy does not heed the case.
+    return str(options.get('isolation_level')).upper() == 'AUTOCOMMIT'
+
+
+def _end_turn(_: sa.Connection, cursor: Any, *__: Any) -> None:
+    # A statement that has committed by itself has ended what it was for.
+    cursor.connection.end_turn()
+
+
+def _clean(dbapi_connection: Any, record: Any, state: Any) -> None:
+    # In a forked child it may be what stands for one of the parent.
+    if isinstance(dbapi_connection, sqlite_connection.Connection):
+        dbapi_connection.clean()
+
+
+def _leave_place(dbapi_connection: Any, record: Any) -> None:
+    if dbapi_connection is not None:
+        # SQLAlchemy takes another isolation level back to that of the
+        # driver, where a statement in autocommit would not be committed.
+        dbapi_connection.isolation_level = None
+        dbapi_connection.leave_place()
 
 
 def _is_in_memory(url: sa.URL) -> bool:

@@ -25,8 +25,8 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import engine
-from myservice.db.dialects import backend_of
 from myservice.db.engine_plugin import Form
+from myservice.db.engine_plugin import is_autocommit
 from myservice.db.joined_session import Session
 from myservice.db.joined_session import Transaction
 from myservice.db.light_session import LightSession
@@ -154,7 +154,6 @@ def transaction(
     :raises TransactionEnded: for who uses the session after the block
     :raises InvalidInput: when context is no RequestContext; for a bind inside
         of an open transaction, or one that is no connection of that engine
-    :raises WouldWaitForItself: independent of an open one, on SQLite
     :raises CommitUnknown: when the connection was lost during COMMIT
     """
     check_context(context)
@@ -165,9 +164,6 @@ def transaction(
             yield session
         return
     own = _own_session(context, read_only, bind)
-    if outer is not None and backend_of(own.get_bind().dialect) == 'sqlite':
-        if not (read_only or outer.session.read_only):
-            raise exception.WouldWaitForItself()
     opened = Transaction(own, handover, context.transaction_slot)
     # Longer than that no answer is waited for.
     patience = engine.get_engines(context).conf.database.read_timeout
@@ -196,8 +192,9 @@ def _own_session(
             not isinstance(bind, sa.Connection) or bind.engine is not ours,
             'it is no connection of get_engine()',
         )
-        level = bind.get_execution_options().get('isolation_level')
-        _refuse_bind(level == 'AUTOCOMMIT', 'it is in AUTOCOMMIT')
+        _refuse_bind(
+            is_autocommit(bind.get_execution_options()), 'it is in AUTOCOMMIT'
+        )
     return Session(
         bind or engine.get_engines(context).get_engine(form),
         read_only=read_only,

@@ -1,13 +1,37 @@
-"""Turns: who goes first, among the threads of a process."""
+"""Turns: who goes first, among the threads of a process.
 
+Nothing in here is locked. A signal handler that raises can leave a thread
+between any two steps, and what it held would then be held for ever; a handler
+or a finalizer can call in the middle of any step, and would wait for what its
+own thread holds. So there is a queue, and whoever is first in it has the turn:
+no other state has to agree with it. Each of its operations that are used here
+is a single step of CPython, and whatever is interrupted between two of them is
+put right by those who wait.
+"""
+
+import asyncio
 import collections
+import contextlib
+import contextvars
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+from myservice.db import fork
+
 # In seconds. PostgreSQL takes one to find a deadlock.
 _LONGEST = 10
+
+# Whoever waits looks after so many seconds without being told: those who
+# would tell can be interrupted, or garbage.
+_LOOK_AGAIN = 0.5
+
+
+class OwnTurn(Exception):
+    """The caller would wait for the end of a turn that is their own."""
 
 
 class Turns:
@@ -18,37 +42,129 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._waiting: collections.deque[threading.Event] = collections.deque()
-        self._taken = False
+        self.renew()
+        fork.renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin, in a forked child too: who stood there is in the parent."""
+        self.queue: _Queue = collections.deque()
+
+
+class Place:
+    """A place in the queue, for one turn.
+
+    The queue does not keep it alive: it is over when it is left, and also when
+    whoever had it is gone.
+
+    :param turns: whose queue
+    """
+
+    __slots__ = ('__weakref__', '_queue', '_ref', '_user', '_waits', '_wake')
+
+    def __init__(self, turns: Turns) -> None:
+        self._queue = turns.queue
+        self._ref = weakref.ref(self)
+        self._wake: threading.Lock | None = None
+        self._waits = True
+        self._user = 0
 
     def take(self, timeout: float) -> bool:
-        """Wait for one's turn.
+        """Wait for the turn; ``leave()`` is called after it in any case.
 
         :param timeout: how many seconds at most
-        :returns: whether it came
+        :returns: whether it came; if not, the place is left
+        :raises OwnTurn: when it is behind one that the caller has, or waits
+            for, as a signal handler that has interrupted that would
         """
-        with self._mutex:
-            if not self._taken:
-                self._taken = True
-                return True
-            mine = threading.Event()
-            self._waiting.append(mine)
-        if mine.wait(timeout):
-            return True
-        with self._mutex:
-            if mine.is_set():
-                return True
-            self._waiting.remove(mine)
+        self.use()
+        self._queue.append(self._ref)
+        if not (self._is_first() or self._wait(timeout)):
+            self.leave()
             return False
+        self._waits = False
+        return True
 
-    def end(self) -> None:
-        """Let the next one have his turn."""
-        with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._taken = False
+    def use(self) -> None:
+        """Note that the caller is who uses it, from now on."""
+        self._user = threading.get_ident()
+        used = _used.get()
+        if self._ref not in used:
+            _used.set((*[ref for ref in used if ref() is not None], self._ref))
+
+    def leave(self) -> None:
+        """End the turn, or give it up; no harm where that is done."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(self._ref)
+        with contextlib.suppress(IndexError):
+            first = self._queue[0]()
+            if first is not None and first._wake is not None:
+                # It is told already if that is not locked.
+                with contextlib.suppress(RuntimeError):
+                    first._wake.release()
+
+    def _wait(self, timeout: float) -> bool:
+        self._refuse_to_wait_for_caller()
+        give_up = time.monotonic() + timeout
+        # Before it looks whether it is first: whoever leaves after that finds
+        # the lock.
+        self._wake = threading.Lock()
+        while not self._is_first():
+            left = give_up - time.monotonic()
+            if left <= 0:
+                return False
+            self._wake.acquire(timeout=min(left, _LOOK_AGAIN))
+        return True
+
+    def _is_first(self) -> bool:
+        while self._queue:
+            first = self._queue[0]
+            if first is self._ref or first() is not None:
+                return first is self._ref
+            with contextlib.suppress(ValueError):
+                self._queue.remove(first)
+        return False
+
+    def _refuse_to_wait_for_caller(self) -> None:
+        if self._is_behind_caller():
+            # What nobody can use any more may not have been collected yet.
+            gc.collect()
+            if self._is_behind_caller():
+                self.leave()
+                raise OwnTurn()
+
+    def _is_behind_caller(self) -> bool:
+        for ref in self._queue.copy():
+            if ref is self._ref:
+                break
+            ahead = ref()
+            if ahead is not None and ahead._is_of_caller():
+                return True
+        return False
+
+    def _is_of_caller(self) -> bool:
+        # Threads of a pool go on with the work of others, while what they
+        # began for one is used elsewhere: a thread is not enough. But each
+        # piece of work has a Context of its own (asyncio.to_thread, anyio).
+        return self._user == threading.get_ident() and (
+            self._waits or self._ref in _used.get() or _runs_event_loop()
+        )
+
+
+_Queue = collections.deque[weakref.ref[Place]]
+
+# The places that were used in a Context, or before it was copied.
+_used: contextvars.ContextVar[tuple[weakref.ref[Place], ...]] = (
+    contextvars.ContextVar('used', default=())
+)
+
+
+def _runs_event_loop() -> bool:
+    # No task goes on while its thread waits, whichever of them it waits for.
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Collisions:
@@ -72,11 +188,15 @@ class Collisions:
     def avoid(self, attempt: Callable[[], Any]) -> Any:
         """Make an attempt, in its turn where that is called for."""
         left = self._until - time.monotonic()
-        # Whoever is held up by something else, as by a lock of another
-        # process, holds up nobody here for longer than that.
-        if left <= 0 or not self._turns.take(left):
+        if left <= 0:
             return attempt()
+        place = Place(self._turns)
         try:
+            # Whoever is held up by something else, as by a lock of another
+            # process, holds up nobody here for longer than that. An attempt
+            # inside of another one goes in the turn of that.
+            with contextlib.suppress(OwnTurn):
+                place.take(left)
             return attempt()
         finally:
-            self._turns.end()
+            place.leave()

@@ -9,6 +9,7 @@ import threading
 import time
 import types
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 from unittest import mock
 
@@ -657,16 +658,18 @@ class TestSQLiteFile(SQLiteTestCase):
         first = self.connect()
         first.execute(INSERT, {'id': '1'})
 
-        def let_go() -> None:
-            first.commit()
-            first.close()
+        def write() -> Any:
+            started = time.monotonic()
+            with self.database.engine().begin() as second:
+                count = second.scalar(COUNT)
+                second.execute(INSERT, {'id': '2'})
+            return count, time.monotonic() - started > 0.4
 
-        threading.Timer(0.5, let_go).start()
-        started = time.monotonic()
-        with self.database.engine().begin() as second:
-            self.assertEqual(1, second.scalar(COUNT))
-            second.execute(INSERT, {'id': '2'})
-        self.assertTrue(0.4 < time.monotonic() - started < 5)
+        with futures.ThreadPoolExecutor() as pool:
+            second = pool.submit(write)
+            time.sleep(0.5)
+            first.commit()
+            self.assertEqual((1, True), second.result(60))
         self.assertEqual(2, self.read(str(COUNT)))
 
     def test_many_who_read_and_then_write_all_succeed(self) -> None:
@@ -684,9 +687,8 @@ class TestSQLiteFile(SQLiteTestCase):
         first = self.connect()
         first.execute(INSERT, {'id': '1'})
         started = time.monotonic()
-        self.assertRaises(
-            db_exception.DBDeadlock, lambda: self.read(str(COUNT))
-        )
+        [error] = self.in_threads(1, lambda _: self.read(str(COUNT)))
+        self.assertIsInstance(error, db_exception.DBDeadlock)
         self.assertTrue(0.2 < time.monotonic() - started < 8)
 
     def test_a_timeout_in_the_url_wins(self) -> None:
@@ -714,12 +716,14 @@ class TestSQLiteInMemory(SQLiteTestCase):
     def test_it_serves_one_user_at_a_time(self) -> None:
         self.database.configure(pool_timeout=1, max_overflow=5)
         self.connect()
-        error = self.assertRaises(
-            exception.PoolTimeout, lambda: self.connect('autocommit')
-        )
+        [error] = self.in_threads(1, lambda _: self.connect('autocommit'))
+        self.assertIsInstance(error, exception.PoolTimeout)
         self.assertEqual((1, 1), (error.timeout, error.held))
 
     def test_a_second_user_waits_for_the_first(self) -> None:
         held = self.connect()
-        threading.Timer(0.2, held.close).start()
-        self.assertEqual(0, self.read(str(COUNT)) or 0)
+        with futures.ThreadPoolExecutor() as pool:
+            second = pool.submit(self.read, str(COUNT))
+            time.sleep(0.2)
+            held.close()
+            self.assertEqual(0, second.result(60))

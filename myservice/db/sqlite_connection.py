@@ -1,0 +1,138 @@
+"""The connections of SQLite's driver, which know whose turn it is.
+
+A turn hangs on the driver's connection, since all that can happen to it
+arrives there: COMMIT and ROLLBACK, by SQLAlchemy or by hand, a connection that
+is invalidated, detached, closed, or dropped and collected.
+"""
+
+import os
+import sqlite3
+import sys
+import time
+import weakref
+from typing import Any
+
+from oslo_db import exception as db_exception
+
+from myservice import exception
+from myservice.db import sqlite_driver
+from myservice.db import turn
+
+# In seconds. To tell SQLite that it may wait for less than that less is not
+# worth the statement.
+_SHORT = 0.1
+
+_WRITER = 'the lock of the one writer that SQLite has at a time'
+
+
+class Connection(sqlite_driver.Connection):
+    """A connection that is lent to one user at a time."""
+
+    place: turn.Place | None = None
+
+    def cursor(self, *args: Any) -> Any:
+        """Return a cursor; whoever asks for one is who uses the connection."""
+        if self.place is not None:
+            self.place.use()
+        return super().cursor(*args)
+
+    def close(self) -> None:
+        """Close it; the turn ends with it."""
+        try:
+            super().close()
+        finally:
+            self.leave_place()
+
+    def leave_place(self) -> None:
+        """End the turn, whatever is open."""
+        place = self.place
+        if place is not None:
+            place.leave()
+            self.place = None
+
+    def clean(self) -> None:
+        """Roll back what is open, and begin transactions as a new one does."""
+        if sys.version_info >= (3, 12):
+            self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
+        if self.in_transaction:
+            self.rollback()
+
+
+class FileConnection(Connection):
+    """A connection to a file, whose transactions take turns to write."""
+
+    _busy_timeout = 0.0
+    _is_shortened = False
+
+    def take_turn(self, turns: turn.Turns, timeout: float) -> None:
+        """Wait for the turn to write.
+
+        :param turns: those of the file
+        :param timeout: how many seconds at most; of these, SQLite gets what
+            is left to wait for the writers of other processes
+        :raises DBDeadlock: when it did not come
+        :raises WouldWaitForItself: when the caller has it already
+        """
+        started = time.monotonic()
+        self._busy_timeout = timeout
+        self.place = turn.Place(turns)
+        if not take(self.place, timeout, _WRITER):
+            raise db_exception.DBDeadlock('database is locked')
+        waited = time.monotonic() - started
+        if waited > _SHORT:
+            self._is_shortened = True
+            self._set_busy_timeout(max(0, timeout - waited))
+
+    def end_turn(self) -> None:
+        """End the turn, unless a transaction is open."""
+        if self.place is not None and not self.in_transaction:
+            self.leave_place()
+            if self._is_shortened:
+                self._set_busy_timeout(self._busy_timeout)
+                self._is_shortened = False
+
+    def commit(self) -> None:
+        """Commit, or roll back if that fails, and end the turn."""
+        try:
+            super().commit()
+        finally:
+            # To SQLAlchemy it is over in any case; to SQLite a transaction
+            # that breaks a deferred foreign key is not.
+            if self.in_transaction:
+                self.rollback()
+            self.end_turn()
+
+    def rollback(self) -> None:
+        """Roll back, and end the turn."""
+        try:
+            super().rollback()
+        finally:
+            self.end_turn()
+
+    def _set_busy_timeout(self, seconds: float) -> None:
+        self.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}')
+
+
+def take(place: turn.Place, timeout: float, what: str) -> bool:
+    """Wait for a turn.
+
+    :param place: where to wait
+    :param timeout: how many seconds at most
+    :param what: what the turn is for, in words
+    :returns: whether it came
+    :raises WouldWaitForItself: when the caller has it already
+    """
+    try:
+        return place.take(timeout)
+    except turn.OwnTurn as error:
+        raise exception.WouldWaitForItself(held=what) from error
+
+
+_turns: weakref.WeakValueDictionary[str, turn.Turns] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def turns_of(path: str) -> turn.Turns:
+    """Return the turns of those who write to a file, by whatever engine."""
+    return _turns.setdefault(os.path.realpath(path), turn.Turns())
