@@ -19,6 +19,7 @@ from myservice import exception
 from myservice.db import engine
 from myservice.db import migration
 from myservice.db import models
+from myservice.db.dialects import backend_of
 from myservice.tests import base
 from myservice.tests import fixtures
 from myservice.tests import servers
@@ -248,7 +249,7 @@ class TestRegistrations(MigrationTestCase):
 
     def insert(self, service_id: str) -> None:
         """Insert a service as the release before the migration does."""
-        mysql = self.database.engine().dialect.name == 'mysql'
+        mysql = backend_of(self.database.engine().dialect) == 'mysql'
         binary = '`binary`' if mysql else '"binary"'
         self.execute(self.INSERT.format(id=service_id, binary=binary))
 
