@@ -22,6 +22,7 @@ from oslo_config import cfg
 
 from myservice import conf as options
 from myservice import db
+from myservice.db import dialects
 from myservice.db import engine
 from myservice.db import engine_plugin
 from myservice.db import models
@@ -116,23 +117,30 @@ def _of_this_process(server: str, which: str) -> sa.URL:
     """Make a database with all tables on a server, once in a process."""
     url = sa.make_url(server)
     own = url.set(database=f'{url.database}_{os.getpid()}{which}')
-    admin = sa.create_engine(url, isolation_level='AUTOCOMMIT')
+    admin = _direct(url, isolation_level='AUTOCOMMIT')
     with admin.connect() as connection:
         connection.execute(sa.text(f'CREATE DATABASE {own.database}'))
     admin.dispose()
-    made = sa.create_engine(own)
+    made = _direct(own)
     models.Base.metadata.create_all(made)
     made.dispose()
     return own
 
 
 def _empty(url: sa.URL) -> str:
-    made = sa.create_engine(url)
+    made = _direct(url)
     with made.begin() as connection:
         for table in reversed(models.Base.metadata.sorted_tables):
             connection.execute(sa.delete(table))
     made.dispose()
     return url.render_as_string(hide_password=False)
+
+
+def _direct(url: sa.URL, **arguments: Any) -> sa.Engine:
+    text = url.render_as_string(hide_password=False)
+    return sa.create_engine(
+        dialects.parse_url(text, servers.CONNECTION), **arguments
+    )
 
 
 class QuotaCounters(fixtures.Fixture):
