@@ -23,6 +23,10 @@ from typing import Any
 from myservice import exception
 from myservice.db import fork
 
+# For how long each statement may keep all others waiting for a fork, and then
+# all of them go on, in seconds.
+_SHORT = 0.02
+
 
 def _inside(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method of a cursor that keeps forks waiting while it runs."""
@@ -44,6 +48,7 @@ class Cursor(sqlite3.Cursor):
     fetchmany = _inside(sqlite3.Cursor.fetchmany)
     fetchall = _inside(sqlite3.Cursor.fetchall)
     __next__ = _inside(sqlite3.Cursor.__next__)
+    close = _inside(sqlite3.Cursor.close)
 
 
 class Connection(sqlite3.Connection):
@@ -117,14 +122,23 @@ class _Forks:
     def before(self) -> None:
         """Wait until no thread is inside of SQLite, and keep them out."""
         until = time.monotonic() + fork.PATIENCE
-        # Those that are just being opened count, too.
-        self._take(fork.in_one_piece, until)
-        for connection in list(self.open):
-            self._take(connection.inside, until)
+        while not self._take_all() and time.monotonic() < until:
+            # Somebody may be waiting for the lock of one who is kept out.
+            self.after_in_parent()
+            time.sleep(_SHORT)
 
-    def _take(self, lock: Any, until: float) -> None:
-        if lock.acquire(timeout=max(0, until - time.monotonic())):
+    def _take_all(self) -> bool:
+        # Those that are just being opened count, too.
+        taken = self._take(fork.in_one_piece)
+        for connection in list(self.open):
+            taken = self._take(connection.inside) and taken
+        return taken
+
+    def _take(self, lock: Any) -> bool:
+        taken: bool = lock.acquire(timeout=_SHORT)
+        if taken:
             self._held.append(lock)
+        return taken
 
     def after_in_parent(self) -> None:
         """Let everybody go on."""
