@@ -114,21 +114,21 @@ class TestIsolationLevels(base.DatabaseTestCase):
                 self.assertEqual(self.written, self.count(), name)
 
     def test_other_levels_are_transactions(self) -> None:
-        kept = 0
+        kept = []
+
+        def write_and_commit(connection: sa.Connection) -> None:
+            self.write(connection)
+            connection.commit()
+            kept.append(self.written)
+            self.assertEqual(len(kept), self.count())
+            self.write(connection)
+
         for level in self.levels:
             for name, way in self.ways(level):
                 way(self.write)
-                self.assertEqual(kept, self.count(), name)
-
-                def write_and_commit(connection: sa.Connection) -> None:
-                    self.write(connection)
-                    connection.commit()
-                    self.assertEqual(kept + 1, self.count())
-                    self.write(connection)
-
+                self.assertEqual(len(kept), self.count(), name)
                 way(write_and_commit)
-                kept += 1
-                self.assertEqual(kept, self.count(), name)
+                self.assertEqual(len(kept), self.count(), name)
 
     def test_a_connection_can_go_from_one_to_another(self) -> None:
         with db.api.get_engine().connect() as connection:
@@ -455,7 +455,9 @@ class TestEndOfTurn(SQLiteTestCase):
 
     def test_two_phases_are_refused_and_nothing_is_held(self) -> None:
         connection = self.connect()
-        self.assertRaises(Exception, connection.begin_twophase)
+        with contextlib.suppress(NotImplementedError, IndexError):
+            connection.begin_twophase()
+        self.assertFalse(connection.in_transaction())
         self.others_write()
         self.write(connection)
         connection.commit()

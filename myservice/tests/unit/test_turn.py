@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from myservice import exception
 from myservice.db import turn
 from myservice.tests import base
 
@@ -79,7 +80,7 @@ def wait_until_so_many_wait(turns: turn.Turns, count: int) -> None:
 class TestTurns(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns()
+        self.turns = turn.Turns('it')
 
     def is_free(self) -> bool:
         """Return whether a new thread gets the turn, and gives it back."""
@@ -145,11 +146,11 @@ class TestTurns(base.TestCase):
 class TestOwnTurn(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns()
+        self.turns = turn.Turns('it')
 
     def test_nobody_waits_for_their_own_thread(self) -> None:
         place = take(self.turns)
-        self.assertRaises(turn.OwnTurn, take, self.turns)
+        self.assertRaises(exception.WouldWaitForItself, take, self.turns)
         self.assertEqual(1, len(self.turns.queue))
         place.leave()
         take(self.turns).leave()
@@ -168,7 +169,9 @@ class TestOwnTurn(base.TestCase):
     def test_a_copy_of_the_context_is_the_same_work(self) -> None:
         place = take(self.turns)
         copied = contextvars.copy_context()
-        self.assertRaises(turn.OwnTurn, copied.run, take, self.turns)
+        self.assertRaises(
+            exception.WouldWaitForItself, copied.run, take, self.turns
+        )
         place.leave()
 
     def test_what_was_used_before_is_not_what_is_used_now(self) -> None:
@@ -199,7 +202,7 @@ class TestOwnTurn(base.TestCase):
         def handle(*_: Any) -> None:
             try:
                 take(self.turns)
-            except turn.OwnTurn as error:
+            except exception.WouldWaitForItself as error:
                 errors.append(error)
             over.set()
 
@@ -229,7 +232,7 @@ class TestOwnTurn(base.TestCase):
 
 class TestFork(base.TestCase):
     def test_a_child_has_turns_of_its_own(self) -> None:
-        turns = turn.Turns()
+        turns = turn.Turns('it')
         with held(turns):
             child = os.fork()
             if child == 0:
@@ -255,7 +258,7 @@ class Closing:
 class TestInterrupts(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns()
+        self.turns = turn.Turns('it')
         self.taken = 0
         self.over = False
 
@@ -327,7 +330,7 @@ class TestInterrupts(base.TestCase):
         threshold = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *threshold)
         gc.set_threshold(1)
-        other = turn.Turns()
+        other = turn.Turns('it')
 
         def work() -> None:
             for _ in range(200):
