@@ -357,6 +357,7 @@ class TestAgent(AgentTestCase):
         (error,) = self.errors
         self.assertIsInstance(error, db_exception.DBConnectionError)
 
+
 class TestSignalEvent(base.TestCase):
     def test_a_signal_at_any_point_of_a_wait_ends_it(self) -> None:
         events: list[agent.SignalEvent] = []
