@@ -12,9 +12,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from myservice import context
+from myservice import db
 from myservice import exception
 from myservice.db import turn
 from myservice.tests import base
+from myservice.tests import factories
 
 # Longer than any thread has to wait here, and than a slow machine takes.
 LONG = 60
@@ -340,6 +343,53 @@ class TestInterrupts(base.TestCase):
 
         waiting = [in_thread(work) for _ in range(4)]
         self.assertEqual([None] * 4, [wait() for wait in waiting])
+
+
+class TestHandlers(base.DatabaseTestCase):
+    """Handlers of signals that call in the middle of a call."""
+
+    def repeat(self, call: Any, handle: Any) -> None:
+        """Repeat a call, in which signals come at any point."""
+        handled = 0
+
+        def count(*_: Any) -> None:
+            nonlocal handled
+            handle()
+            handled += 1
+
+        self.addCleanup(
+            signal.signal,
+            signal.SIGALRM,
+            signal.signal(signal.SIGALRM, count),
+        )
+        for number in range(1, 300):
+            soon = random.uniform(1e-6, 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, soon)
+            while handled < number:
+                call()
+
+    def test_of_another_context(self) -> None:
+        service = factories.create_service()
+        other = context.get_admin_context()
+
+        def call() -> None:
+            db.api.service_get(self.context, service.id)
+
+        def handle() -> None:
+            db.api.service_get(other, service.id)
+            db.api.statistics()
+
+        # SQLAlchemy has a lock where it opens a connection.
+        with db.api.get_engine().connect():
+            handle()
+        self.repeat(call, handle)
+
+    def test_of_the_context_of_an_open_transaction(self) -> None:
+        def join() -> None:
+            db.api.get_session(self.context)
+
+        with db.api.transaction(self.context):
+            self.repeat(join, join)
 
 
 def interrupt(thread: threading.Thread) -> None:
