@@ -375,7 +375,7 @@ def _end_turn(_: sa.Connection, cursor: Any, *__: Any) -> None:
 def _roll_back(dbapi_connection: Any, record: Any, state: Any) -> None:
     # What was begun by hand is not known to SQLAlchemy.
     if dbapi_connection.in_transaction:
-        dbapi_connection.rollback()
+        dbapi_connection.roll_back_all()
 
 
 def _give_back(dbapi_connection: Any, record: Any) -> None:

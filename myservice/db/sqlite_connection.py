@@ -47,6 +47,12 @@ class Connection(sqlite_driver.Connection):
             place.leave()
             self.place = None
 
+    def roll_back_all(self) -> None:
+        """Roll back, also what the driver would leave to its user."""
+        if sys.version_info >= (3, 12):
+            self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
+        self.rollback()
+
     def give_back(self) -> None:
         """End the turn, and begin no transaction unless BEGIN is sent."""
         if sys.version_info >= (3, 12):
