@@ -1,7 +1,8 @@
 """The agent: a process that registers as a service, lives, and works."""
 
+import contextlib
 import logging
-import threading
+import queue
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,38 @@ _LATE_SECONDS = 1
 _PURGE_INTERVAL = 3600
 
 
+class SignalEvent:
+    """An event that the handler of a signal may set, also during a wait.
+
+    ``threading.Event`` has a lock, which the thread that the handler has
+    interrupted may hold: it would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Let one thread that waits go on, and none wait any more."""
+        self._is_set = True
+        self._news.put(None)
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._is_set
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set.
+
+        :param timeout: how many seconds at most
+        :returns: whether it is set
+        """
+        if not self._is_set:
+            with contextlib.suppress(queue.Empty):
+                self._news.get(timeout=max(0, timeout))
+        return self._is_set
+
+
 class Agent:
     """Registers a service, beats and works, and ends when told.
 
@@ -47,7 +80,7 @@ class Agent:
         self._down_time = conf.service.down_time
         self._values = values
         self._context = context.get_admin_context()
-        self._stopped = threading.Event()
+        self._stopped = SignalEvent()
         self._next_beat = 0.0
         self._work = work.Work(conf)
         self._periodic_tasks = periodic.PeriodicTasks(

@@ -56,7 +56,9 @@ class Work:
         self._end_of_grace = float('inf')
         self._threads: list[threading.Thread] = []
         self._registration: int | None = None
-        # Whoever holds it may compare what is held with the database.
+        # Whoever holds it may compare what is held with the database. Only
+        # the threads of _run do, one call deep: no handler of a signal, which
+        # the main thread runs, and no finalizer.
         self._claiming = threading.Lock()
         self._held: set[db.api.Claim] = set()
         self._in_doubt = False

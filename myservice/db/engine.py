@@ -10,7 +10,6 @@ engine_plugin.py.
 
 import collections
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -107,10 +106,10 @@ class Engines:
             return self._engines[form]
         except KeyError:
             with fork.in_one_piece:
-                if form not in self._engines:
-                    _check_urls(self.conf)
-                    self._engines[form] = self._start(form)
-                return self._engines[form]
+                if form in self._engines:
+                    return self._engines[form]
+                _check_urls(self.conf)
+                return self._engines.setdefault(form, self._start(form))
 
     def pool_use(self) -> dict[str, dict[str, int]]:
         """Return size, checked_out and overflow of the pool of each form."""
@@ -150,6 +149,9 @@ class Engines:
         with _url_errors(_option(form)):
             facade.configure(**_facade_arguments(self.conf, form))
             started: sa.Engine = facade.writer.get_engine()
+        # A handler of a signal that calls may have started it meanwhile.
+        if form in self._engines:
+            return self._engines[form]
         self._facades[form] = facade
         if form in ('autocommit', 'stale_read'):
             return self._without_events(started)
@@ -208,7 +210,6 @@ def _check_urls(conf: cfg.ConfigOpts) -> None:
 
 
 _engines: Engines | None = None
-_engines_lock = threading.Lock()
 
 
 def get_engines(context: RequestContext | None = None) -> Engines:
@@ -224,8 +225,9 @@ def get_engines(context: RequestContext | None = None) -> Engines:
         named: Engines = caller.engines
         return named
     if _engines is None:
-        with _engines_lock:
-            _engines = _engines or Engines(options.CONF)
+        made = Engines(options.CONF)
+        with fork.in_one_piece:
+            _engines = _engines or made
     return _engines
 
 
@@ -260,8 +262,9 @@ def configure(conf: cfg.ConfigOpts) -> None:
     :raises InvalidInput: as for Engines
     """
     global _engines
-    with _engines_lock:
-        old, _engines = _engines, Engines(conf)
+    made = Engines(conf)
+    with fork.in_one_piece:
+        old, _engines = _engines, made
     if old is not None:
         old.dispose()
 

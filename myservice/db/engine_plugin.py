@@ -68,7 +68,6 @@ _SQLITE_BEGIN = {
     'read': '',
 }
 _SQLITE_WRITES = ('transaction', 'autocommit')
-_IN_MEMORY = 'the one connection of the SQLite database in memory'
 
 # Parameters of the URL that say something about TLS, or name a file that may.
 _ABOUT_TLS = ('ssl', 'read_default')
@@ -110,7 +109,9 @@ class MemoryPool(Pool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._turns = turn.Turns()
+        self._turns = turn.Turns(
+            'the one connection of the SQLite database in memory'
+        )
 
     def connect(self) -> pool.PoolProxiedConnection:
         """Check the connection out, in turn.
@@ -120,7 +121,7 @@ class MemoryPool(Pool):
         """
         place = turn.Place(self._turns)
         try:
-            if not sqlite_connection.take(place, self.timeout(), _IN_MEMORY):
+            if not place.take(self.timeout()):
                 raise exception.PoolTimeout(timeout=self.timeout(), held=1)
             lent = super().connect()
             driver: Any = lent.dbapi_connection
@@ -187,8 +188,8 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(engine, 'begin', self._begin_sqlite)
             if self._turns is not None:
                 event.listen(engine, 'after_cursor_execute', _end_turn)
-            event.listen(engine, 'reset', _clean)
-            event.listen(engine, 'checkin', _leave_place)
+            event.listen(engine, 'reset', _roll_back)
+            event.listen(engine, 'checkin', _give_back)
             event.listen(engine, 'connect', self._use_write_ahead_log)
         else:
             event.listen(engine, 'checkin', _note_time)
@@ -299,7 +300,7 @@ class EnginePlugin(CreateEnginePlugin):
         options = connection.get_execution_options()
         form = options[FORM]
         # In AUTOCOMMIT each statement waits for itself, and not for long.
-        if not is_autocommit(options):
+        if 'isolation_level' not in options or not is_autocommit(options):
             if self._turns is not None and form in _SQLITE_WRITES:
                 self._begin_in_turn(connection, _SQLITE_BEGIN[form])
             elif _SQLITE_BEGIN[form]:
@@ -366,21 +367,20 @@ def is_autocommit(options: Mapping[str, Any]) -> bool:
 
 def _end_turn(_: sa.Connection, cursor: Any, *__: Any) -> None:
     # A statement that has committed by itself has ended what it was for.
-    cursor.connection.end_turn()
+    driver = cursor.connection
+    if driver.place is not None and not driver.in_transaction:
+        driver.end_turn()
 
 
-def _clean(dbapi_connection: Any, record: Any, state: Any) -> None:
-    # In a forked child it may be what stands for one of the parent.
-    if isinstance(dbapi_connection, sqlite_connection.Connection):
-        dbapi_connection.clean()
+def _roll_back(dbapi_connection: Any, record: Any, state: Any) -> None:
+    # What was begun by hand is not known to SQLAlchemy.
+    if dbapi_connection.in_transaction:
+        dbapi_connection.roll_back_all()
 
 
-def _leave_place(dbapi_connection: Any, record: Any) -> None:
+def _give_back(dbapi_connection: Any, record: Any) -> None:
     if dbapi_connection is not None:
-        # SQLAlchemy takes another isolation level back to that of the
-        # driver, where a statement in autocommit would not be committed.
-        dbapi_connection.isolation_level = None
-        dbapi_connection.leave_place()
+        dbapi_connection.give_back()
 
 
 def _is_in_memory(url: sa.URL) -> bool:

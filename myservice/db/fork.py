@@ -94,6 +94,9 @@ class ParentsConnection:
     :param parent: the process that uses the connection
     """
 
+    # Of SQLite's driver: to the child, there is nothing to roll back.
+    in_transaction = False
+
     def __init__(self, parent: int) -> None:
         self._parent = parent
 

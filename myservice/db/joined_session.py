@@ -174,7 +174,8 @@ class Transaction:
         self._depth = self._busy = 0
         self._is_over = False
         self._ended_by: threading.Thread | None = None
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant: the handler of a signal may call in the middle of it.
+        self._changed = threading.Condition(threading.RLock())
 
     def start(self) -> None:
         """Let calls join, once it has begun."""

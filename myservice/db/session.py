@@ -140,7 +140,8 @@ def transaction(
     :param context: the caller; its ``elevated()`` copies join too
     :param read_only: a consistent snapshot, without locks; refuses writes
     :param independent: own a transaction also inside of another one, on a
-        second connection
+        second connection; on SQLite its first statement is refused by
+        WouldWaitForItself where the other one has begun to write
     :param handover: let any thread use it, though never two at once;
         otherwise it belongs to the thread or task that opened it
     :param bind: own a transaction on this connection of

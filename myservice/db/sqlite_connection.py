@@ -8,21 +8,18 @@ is invalidated, detached, closed, or dropped and collected.
 import os
 import sqlite3
 import sys
-import time
 import weakref
+from threading import get_ident
 from typing import Any
 
 from oslo_db import exception as db_exception
 
-from myservice import exception
 from myservice.db import sqlite_driver
 from myservice.db import turn
 
 # In seconds. To tell SQLite that it may wait for less than that less is not
 # worth the statement.
 _SHORT = 0.1
-
-_WRITER = 'the lock of the one writer that SQLite has at a time'
 
 
 class Connection(sqlite_driver.Connection):
@@ -32,7 +29,7 @@ class Connection(sqlite_driver.Connection):
 
     def cursor(self, *args: Any) -> Any:
         """Return a cursor; whoever asks for one is who uses the connection."""
-        if self.place is not None:
+        if self.place is not None and self.place.user != get_ident():
             self.place.use()
         return super().cursor(*args)
 
@@ -50,12 +47,22 @@ class Connection(sqlite_driver.Connection):
             place.leave()
             self.place = None
 
-    def clean(self) -> None:
-        """Roll back what is open, and begin transactions as a new one does."""
+    def roll_back_all(self) -> None:
+        """Roll back, also what the driver would leave to its user."""
         if sys.version_info >= (3, 12):
             self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
-        if self.in_transaction:
-            self.rollback()
+        self.rollback()
+
+    def give_back(self) -> None:
+        """End the turn, and begin no transaction unless BEGIN is sent."""
+        if sys.version_info >= (3, 12):
+            self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
+        # SQLAlchemy takes another isolation level back to that of the driver,
+        # where a statement in AUTOCOMMIT would not be committed. To set this
+        # commits; but by now it is rolled back.
+        self.isolation_level = None
+        if self.place is not None:
+            self.leave_place()
 
 
 class FileConnection(Connection):
@@ -73,15 +80,13 @@ class FileConnection(Connection):
         :raises DBDeadlock: when it did not come
         :raises WouldWaitForItself: when the caller has it already
         """
-        started = time.monotonic()
         self._busy_timeout = timeout
-        self.place = turn.Place(turns)
-        if not take(self.place, timeout, _WRITER):
+        self.place = place = turn.Place(turns)
+        if not place.take(timeout):
             raise db_exception.DBDeadlock('database is locked')
-        waited = time.monotonic() - started
-        if waited > _SHORT:
+        if place.waited > _SHORT:
             self._is_shortened = True
-            self._set_busy_timeout(max(0, timeout - waited))
+            self._set_busy_timeout(timeout - place.waited)
 
     def end_turn(self) -> None:
         """End the turn, unless a transaction is open."""
@@ -113,21 +118,6 @@ class FileConnection(Connection):
         self.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}')
 
 
-def take(place: turn.Place, timeout: float, what: str) -> bool:
-    """Wait for a turn.
-
-    :param place: where to wait
-    :param timeout: how many seconds at most
-    :param what: what the turn is for, in words
-    :returns: whether it came
-    :raises WouldWaitForItself: when the caller has it already
-    """
-    try:
-        return place.take(timeout)
-    except turn.OwnTurn as error:
-        raise exception.WouldWaitForItself(held=what) from error
-
-
 _turns: weakref.WeakValueDictionary[str, turn.Turns] = (
     weakref.WeakValueDictionary()
 )
@@ -135,4 +125,5 @@ _turns: weakref.WeakValueDictionary[str, turn.Turns] = (
 
 def turns_of(path: str) -> turn.Turns:
     """Return the turns of those who write to a file, by whatever engine."""
-    return _turns.setdefault(os.path.realpath(path), turn.Turns())
+    new = turn.Turns('the lock of the one writer that SQLite has at a time')
+    return _turns.setdefault(os.path.realpath(path), new)

@@ -18,7 +18,9 @@ class _Counters:
 
     def renew(self) -> None:
         """Begin at nothing."""
-        self.lock = threading.Lock()
+        # Reentrant: the handler of a signal, or a finalizer, may call in the
+        # middle of it.
+        self.lock = threading.RLock()
         self.calls: collections.Counter[str] = collections.Counter()
         self.retries: collections.Counter[str] = collections.Counter()
         self.in_doubt: collections.Counter[str] = collections.Counter()

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from myservice import exception
 from myservice.db import fork
 
 # In seconds. PostgreSQL takes one to find a deadlock.
@@ -30,18 +31,17 @@ _LONGEST = 10
 _LOOK_AGAIN = 0.5
 
 
-class OwnTurn(Exception):
-    """The caller would wait for the end of a turn that is their own."""
-
-
 class Turns:
     """A lock that is handed over to the one who has waited longest.
 
     A ``threading.Lock`` goes to whoever is running when it becomes free, which
     is mostly the thread that has just released it: the others starve.
+
+    :param what: what one has in one's turn, in words
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self.what = what
         self.renew()
         fork.renew_in_child(self)
 
@@ -59,22 +59,35 @@ class Place:
     :param turns: whose queue
     """
 
-    __slots__ = ('__weakref__', '_queue', '_ref', '_user', '_waits', '_wake')
+    __slots__ = (
+        '__weakref__',
+        '_queue',
+        '_ref',
+        '_waits',
+        '_wake',
+        '_what',
+        'user',
+        'waited',
+    )
 
     def __init__(self, turns: Turns) -> None:
+        #: for how many seconds
+        self.waited = 0.0
+        #: the thread that used it last
+        self.user = 0
+        self._what = turns.what
         self._queue = turns.queue
         self._ref = weakref.ref(self)
         self._wake: threading.Lock | None = None
         self._waits = True
-        self._user = 0
 
     def take(self, timeout: float) -> bool:
         """Wait for the turn; ``leave()`` is called after it in any case.
 
         :param timeout: how many seconds at most
         :returns: whether it came; if not, the place is left
-        :raises OwnTurn: when it is behind one that the caller has, or waits
-            for, as a signal handler that has interrupted that would
+        :raises WouldWaitForItself: behind a turn that the caller has, or
+            waits for, as a signal handler that has interrupted that would
         """
         self.use()
         self._queue.append(self._ref)
@@ -85,34 +98,38 @@ class Place:
         return True
 
     def use(self) -> None:
-        """Note that the caller is who uses it, from now on."""
-        self._user = threading.get_ident()
-        used = _used.get()
-        if self._ref not in used:
-            _used.set((*[ref for ref in used if ref() is not None], self._ref))
+        """Note that the calling thread is who uses it, from now on."""
+        self.user = threading.get_ident()
+        live = [ref for ref in _used.get() if ref() not in (None, self)]
+        _used.set((*live, self._ref))
 
     def leave(self) -> None:
         """End the turn, or give it up; no harm where that is done."""
-        with contextlib.suppress(ValueError):
+        try:
             self._queue.remove(self._ref)
-        with contextlib.suppress(IndexError):
             first = self._queue[0]()
-            if first is not None and first._wake is not None:
-                # It is told already if that is not locked.
-                with contextlib.suppress(RuntimeError):
-                    first._wake.release()
+        except (ValueError, IndexError):
+            # It is left, and nobody is to be told.
+            return
+        if first is not None and first._wake is not None:
+            try:
+                first._wake.release()
+            except RuntimeError:
+                # It was told before.
+                return
 
     def _wait(self, timeout: float) -> bool:
         self._refuse_to_wait_for_caller()
-        give_up = time.monotonic() + timeout
+        started = time.monotonic()
         # Before it looks whether it is first: whoever leaves after that finds
         # the lock.
         self._wake = threading.Lock()
         while not self._is_first():
-            left = give_up - time.monotonic()
+            left = timeout - self.waited
             if left <= 0:
                 return False
             self._wake.acquire(timeout=min(left, _LOOK_AGAIN))
+            self.waited = time.monotonic() - started
         return True
 
     def _is_first(self) -> bool:
@@ -120,6 +137,7 @@ class Place:
             first = self._queue[0]
             if first is self._ref or first() is not None:
                 return first is self._ref
+            # Others may have done it.
             with contextlib.suppress(ValueError):
                 self._queue.remove(first)
         return False
@@ -130,7 +148,7 @@ class Place:
             gc.collect()
             if self._is_behind_caller():
                 self.leave()
-                raise OwnTurn()
+                raise exception.WouldWaitForItself(held=self._what)
 
     def _is_behind_caller(self) -> bool:
         for ref in self._queue.copy():
@@ -145,7 +163,7 @@ class Place:
         # Threads of a pool go on with the work of others, while what they
         # began for one is used elsewhere: a thread is not enough. But each
         # piece of work has a Context of its own (asyncio.to_thread, anyio).
-        return self._user == threading.get_ident() and (
+        return self.user == threading.get_ident() and (
             self._waits or self._ref in _used.get() or _runs_event_loop()
         )
 
@@ -177,7 +195,7 @@ class Collisions:
     """
 
     def __init__(self) -> None:
-        self._turns = Turns()
+        self._turns = Turns('a turn')
         self._until = 0.0
 
     def note(self, seconds: float) -> None:
@@ -195,7 +213,7 @@ class Collisions:
             # Whoever is held up by something else, as by a lock of another
             # process, holds up nobody here for longer than that. An attempt
             # inside of another one goes in the turn of that.
-            with contextlib.suppress(OwnTurn):
+            with contextlib.suppress(exception.WouldWaitForItself):
                 place.take(left)
             return attempt()
         finally:

@@ -358,6 +358,23 @@ class TestAgent(AgentTestCase):
         self.assertIsInstance(error, db_exception.DBConnectionError)
 
 
+class TestSignalEvent(base.TestCase):
+    def test_a_signal_at_any_point_of_a_wait_ends_it(self) -> None:
+        events: list[agent.SignalEvent] = []
+        self.addCleanup(
+            signal.signal,
+            signal.SIGALRM,
+            signal.signal(signal.SIGALRM, lambda *_: events[-1].set()),
+        )
+        for _ in range(1000):
+            events.append(agent.SignalEvent())
+            self.assertFalse(events[-1].is_set())
+            signal.setitimer(signal.ITIMER_REAL, 0.0002)
+            while not events[-1].wait(0.00001):
+                pass
+            self.assertTrue(events[-1].is_set())
+
+
 class TestProgram(AgentTestCase):
     def launch(
         self, *arguments: str, connection: str | None = None

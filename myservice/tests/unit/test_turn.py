@@ -12,8 +12,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from myservice import context
+from myservice import db
+from myservice import exception
 from myservice.db import turn
 from myservice.tests import base
+from myservice.tests import factories
 
 # Longer than any thread has to wait here, and than a slow machine takes.
 LONG = 60
@@ -79,7 +83,7 @@ def wait_until_so_many_wait(turns: turn.Turns, count: int) -> None:
 class TestTurns(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns()
+        self.turns = turn.Turns('it')
 
     def is_free(self) -> bool:
         """Return whether a new thread gets the turn, and gives it back."""
@@ -145,11 +149,11 @@ class TestTurns(base.TestCase):
 class TestOwnTurn(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns()
+        self.turns = turn.Turns('it')
 
     def test_nobody_waits_for_their_own_thread(self) -> None:
         place = take(self.turns)
-        self.assertRaises(turn.OwnTurn, take, self.turns)
+        self.assertRaises(exception.WouldWaitForItself, take, self.turns)
         self.assertEqual(1, len(self.turns.queue))
         place.leave()
         take(self.turns).leave()
@@ -168,7 +172,9 @@ class TestOwnTurn(base.TestCase):
     def test_a_copy_of_the_context_is_the_same_work(self) -> None:
         place = take(self.turns)
         copied = contextvars.copy_context()
-        self.assertRaises(turn.OwnTurn, copied.run, take, self.turns)
+        self.assertRaises(
+            exception.WouldWaitForItself, copied.run, take, self.turns
+        )
         place.leave()
 
     def test_what_was_used_before_is_not_what_is_used_now(self) -> None:
@@ -199,7 +205,7 @@ class TestOwnTurn(base.TestCase):
         def handle(*_: Any) -> None:
             try:
                 take(self.turns)
-            except turn.OwnTurn as error:
+            except exception.WouldWaitForItself as error:
                 errors.append(error)
             over.set()
 
@@ -229,7 +235,7 @@ class TestOwnTurn(base.TestCase):
 
 class TestFork(base.TestCase):
     def test_a_child_has_turns_of_its_own(self) -> None:
-        turns = turn.Turns()
+        turns = turn.Turns('it')
         with held(turns):
             child = os.fork()
             if child == 0:
@@ -255,7 +261,7 @@ class Closing:
 class TestInterrupts(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns()
+        self.turns = turn.Turns('it')
         self.taken = 0
         self.over = False
 
@@ -327,16 +333,67 @@ class TestInterrupts(base.TestCase):
         threshold = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *threshold)
         gc.set_threshold(1)
-        other = turn.Turns()
+        other = turn.Turns('it')
 
         def work() -> None:
             for _ in range(200):
-                Closing(take(other))
-                Closing(take(self.turns))
-                self.work()
+                for turns in (other, self.turns):
+                    # What another thread is just collecting is not garbage
+                    # to this one.
+                    with contextlib.suppress(exception.WouldWaitForItself):
+                        Closing(take(turns))
 
         waiting = [in_thread(work) for _ in range(4)]
         self.assertEqual([None] * 4, [wait() for wait in waiting])
+        gc.collect()
+        self.assertEqual(0, len(self.turns.queue) + len(other.queue))
+
+
+class TestHandlers(base.DatabaseTestCase):
+    """Handlers of signals that call in the middle of a call."""
+
+    def repeat(self, call: Any, handle: Any) -> None:
+        """Repeat a call, in which signals come at any point."""
+        handled = 0
+
+        def count(*_: Any) -> None:
+            nonlocal handled
+            handle()
+            handled += 1
+
+        self.addCleanup(
+            signal.signal,
+            signal.SIGALRM,
+            signal.signal(signal.SIGALRM, count),
+        )
+        for number in range(1, 300):
+            soon = random.uniform(1e-6, 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, soon)
+            while handled < number:
+                call()
+
+    def test_of_another_context(self) -> None:
+        service = factories.create_service()
+        other = context.get_admin_context()
+
+        def call() -> None:
+            db.api.service_get(self.context, service.id)
+
+        def handle() -> None:
+            db.api.service_get(other, service.id)
+            db.api.statistics()
+
+        # SQLAlchemy has a lock where it opens a connection.
+        with db.api.get_engine().connect():
+            handle()
+        self.repeat(call, handle)
+
+    def test_of_the_context_of_an_open_transaction(self) -> None:
+        def join() -> None:
+            db.api.get_session(self.context)
+
+        with db.api.transaction(self.context):
+            self.repeat(join, join)
 
 
 def interrupt(thread: threading.Thread) -> None:
