@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db.sqlalchemy import enginefacade
+from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import event
 from sqlalchemy import exc
 
@@ -150,6 +151,9 @@ class Engines:
         with _url_errors(_option(form)):
             facade.configure(**_facade_arguments(self.conf, form))
             started: sa.Engine = facade.writer.get_engine()
+        # By the words of a text, which servers have in many languages, it
+        # would translate what errors.py has translated already.
+        event.remove(started, 'handle_error', exc_filters.handler)
         self._facades[form] = facade
         if form in ('autocommit', 'stale_read'):
             return self._without_events(started)
