@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db.sqlalchemy import enginefacade
+from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import event
 from sqlalchemy import exc
 
@@ -152,6 +153,9 @@ class Engines:
         # A handler of a signal that calls may have started it meanwhile.
         if form in self._engines:
             return self._engines[form]
+        # By the words of a text, which servers have in many languages, it
+        # would translate what errors.py has translated already.
+        event.remove(started, 'handle_error', exc_filters.handler)
         self._facades[form] = facade
         if form in ('autocommit', 'stale_read'):
             return self._without_events(started)

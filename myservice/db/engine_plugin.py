@@ -14,7 +14,6 @@ from typing import Any
 from typing import Literal
 
 import sqlalchemy as sa
-from oslo_db import exception as db_exception
 from sqlalchemy import event
 from sqlalchemy import exc
 from sqlalchemy import pool
@@ -90,14 +89,9 @@ class Pool(pool.QueuePool):
         """Check out a connection.
 
         :raises PoolTimeout: when none became free
-        :raises DBConnectionError: when it was lost while SQLAlchemy asked the
-            server what it is, as it does on the first one of an engine
         """
         try:
             return super().connect()
-        except (exc.ResourceClosedError, NotImplementedError) as error:
-            # What SQLAlchemy makes of the loss on its way to us.
-            raise db_exception.DBConnectionError(error) from error
         except exc.TimeoutError as error:
             raise exception.PoolTimeout(
                 timeout=self.timeout(), held=self.checkedout()
@@ -176,7 +170,6 @@ class EnginePlugin(CreateEnginePlugin):
         self._engine = weakref.ref(engine)
         fork.renew_in_child(self)
         event.listen(engine, 'do_connect', self._note_record)
-        event.listen(engine, 'handle_error', _translate_error)
         if self._form != 'autocommit':
             event.listen(engine, 'engine_connect', mark_ended)
             event.listen(engine, 'begin', mark_open)
@@ -289,10 +282,15 @@ class EnginePlugin(CreateEnginePlugin):
                 return
             try:
                 engine.dialect.do_ping(dbapi_connection)
+                return
             except engine.dialect.loaded_dbapi.Error as error:
-                # What killed this connection (a restart, a failover) has
-                # most likely killed the other idle ones too.
-                raise exc.InvalidatePoolError() from error
+                failure = error
+            taken = errors.taken_by_driver(failure, engine.dialect)
+            if taken is not None:
+                raise taken
+            # What killed this connection (a restart, a failover) has most
+            # likely killed the other idle ones too.
+            raise exc.InvalidatePoolError() from failure
 
         return ping_if_idle
 
@@ -434,11 +432,30 @@ def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
     record.info[_STATE] = _ENDED
 
 
-def _translate_error(context: Any) -> None:
+# Of all engines, and at the front: listeners are called in this order, and
+# those that others have for all engines come before those of one engine. So
+# they, too, see what an error means.
+@event.listens_for(sa.Engine, 'handle_error', insert=True)
+def _handle_error(context: Any) -> BaseException | None:
+    engine = context.engine
+    if engine is None or FORM not in engine.get_execution_options():
+        return None
+    return _translate_error(context)
+
+
+def _translate_error(context: Any) -> BaseException | None:
+    error = errors.translate(context)
+    if not isinstance(
+        context.original_exception, context.dialect.loaded_dbapi.Error
+    ):
+        _drop_if_sent(context)
     connection = context.connection
     if not connection or connection.closed or connection.invalidated:
-        errors.translate(context)
-        return
+        return error
+    if FORM not in connection.get_execution_options():
+        # By this one SQLAlchemy asks the server what it is, on the first one
+        # of an engine. It has no info.
+        return error
     # COMMIT and ROLLBACK are no statements to SQLAlchemy.
     committing = (
         context.statement is None
@@ -446,11 +463,19 @@ def _translate_error(context: Any) -> None:
     )
     if _STATE in connection.info:
         connection.info[_STATE] = _OPEN
-    try:
-        errors.translate(context)
-    except Exception as error:
-        for failures in connection.info.get(_FAILURES, []):
-            failures.append(error)
-        if committing and errors.is_lost(error):
-            raise errors.commit_unknown(error) from error
-        raise
+    for failures in connection.info.get(_FAILURES, []):
+        failures.append(error or context.original_exception)
+    if committing and error is not None and errors.is_lost(error):
+        return errors.commit_unknown(error)
+    return error
+
+
+def _drop_if_sent(context: Any) -> None:
+    """Let nobody else have the answer to what was interrupted.
+
+    In SQLite answers belong to statements; with nothing sent there is none.
+    """
+    backend = dialects.backend_of(context.dialect)
+    sent = context.execution_context is not None or context.statement is None
+    context.is_disconnect = sent and backend != 'sqlite'
+    context.invalidate_pool_on_disconnect = False

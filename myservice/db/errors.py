@@ -1,32 +1,36 @@
-"""What each error of each driver means: the one place that says so.
+"""What each error means to a call: the one place that says so.
 
-Every error is one of three:
+Every error of a driver is one of three:
 
 - *transient*: the whole transaction may be repeated (``TRANSIENT``);
 - *outcome unknown*: the connection was lost while COMMIT, or a statement that
   commits by itself, was under way (``CommitUnknown``);
 - *permanent*: anything else.
 
-oslo.db translates most errors. What it leaves raw, or gives a type that says
-too little, is in the table below, by the codes of the drivers: MySQL's error
-numbers, SQLSTATE in PostgreSQL, result codes in SQLite. After ``translate``
-a caller sees types of ``myservice.exception`` and ``oslo_db.exception`` only.
+After ``translate`` they have types of ``myservice.exception`` and
+``oslo_db.exception``, by their numbers, which error_codes.py knows. What no
+driver has raised (a time limit, a type of the caller's, a listener) is none of
+our business: it passes as it is.
 """
 
 import copyreg
-import re
-from collections.abc import Callable
+from types import TracebackType as Traceback
 from typing import Any
+from typing import NoReturn
 
 from oslo_db import exception as db_exception
-from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc
 
 from myservice import exception
 from myservice import pickling
 from myservice.db import dialects
+from myservice.db import error_codes
 from myservice.db import operation
-from myservice.db.dialects import Backend
+from myservice.db import refused_connection
+from myservice.db.error_codes import first_line as first_line
+from myservice.db.error_details import Code
+from myservice.db.error_details import DriverError
+from myservice.db.error_details import made
 
 TRANSIENT = (
     db_exception.DBDeadlock,
@@ -40,111 +44,117 @@ for _kind in vars(db_exception).values():
     if isinstance(_kind, type) and issubclass(_kind, Exception):
         copyreg.pickle(_kind, pickling.reduce_error)
 
-Code = int | str | None
-Make = Callable[[Exception], Exception]
-
-
-def _ours(kind: type[exception.ServerError]) -> Make:
-    return lambda error: kind(reason=first_line(error))
-
-
-_deadlock: Make = db_exception.DBDeadlock
-_lost: Make = db_exception.DBConnectionError
-_data: Make = db_exception.DBDataError
-_busy = _ours(exception.ServerBusy)
-_read_only = _ours(exception.ServerReadOnly)
-_interrupted = _ours(exception.StatementInterrupted)
-_no_space = _ours(exception.NoSpace)
-
-_MEANING: dict[Backend, dict[Code, Make]] = {
-    'mysql': {
-        # A transaction that another Galera node aborted is reported once, by
-        # whatever comes next; if that is a savepoint's end, as 1305.
-        1305: _deadlock,
-        1040: _busy,
-        1203: _busy,
-        1290: _read_only,
-        1792: _read_only,
-        1836: _read_only,
-        1317: _interrupted,
-        1969: _interrupted,
-        3024: _interrupted,
-        1021: _no_space,
-        1114: _no_space,
-        1153: _data,
-        1366: _data,
-        # Galera lost its quorum while a COMMIT was in flight.
-        1180: _lost,
-    },
-    'postgresql': {
-        '40001': _deadlock,
-        '40P01': _deadlock,
-        '55P03': _deadlock,
-        '53300': _busy,
-        '57P03': _busy,
-        '25006': _read_only,
-        '57014': _interrupted,
-        '53100': _no_space,
-        '53200': _no_space,
-        '53400': _no_space,
-        '22001': _data,
-        '22003': _data,
-        '22021': _data,
-    },
-    'sqlite': {
-        5: _deadlock,
-        6: _deadlock,
-        13: _no_space,
-    },
-}
-
-# These have rolled the whole transaction back, whatever savepoint they met.
-_ENDED: set[Code] = {1213, 1020, 1305, '40001', '40P01'}
-
-# Refused, so surely not executed, also where it was COMMIT that was refused.
-_REFUSED: set[Code] = {1047}
-
-# libpq gives no SQLSTATE for a connection that did not come about.
-_PERMANENT_AT_CONNECT = re.compile(
-    r'authentication failed|no pg_hba.conf entry|role ".*" does not exist'
+_TYPED = (
+    exception.MyServiceError,
+    db_exception.DBError,
+    db_exception.DBInvalidUnicodeParameter,
 )
 
+_MISSING = (
+    db_exception.DBNonExistentTable,
+    db_exception.DBNonExistentDatabase,
+)
 
-def translate(context: Any) -> None:
-    """Raise what a driver's error means; listens to ``handle_error``.
+# What drivers raise, beside their own errors, for a value they cannot send.
+_BUILT_IN = (UnicodeEncodeError, OverflowError)
+
+# Where SQLAlchemy calls drivers, which may be written in C.
+_CALLS_DRIVERS = 'sqlalchemy.engine.default'
+
+# What waits for the network below a driver that is written in Python.
+_NETWORK = {'socket', 'ssl', 'gevent', 'eventlet'}
+
+
+class _Untouched(Exception):
+    """Stands for an error that leaves as it is, while SQLAlchemy handles it.
+
+    SQLAlchemy wraps what it meets before it has called the driver, and raises
+    what a listener returns *from* it, which would make it its own cause.
+
+    :param error: what is raised as soon as this is
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+    def with_traceback(self, traceback: Traceback | None) -> NoReturn:
+        """Raise the error itself: this is what SQLAlchemy calls last."""
+        raise self.error.with_traceback(traceback)
+
+
+def translate(context: Any) -> BaseException | None:
+    """Return what an error means, for ``handle_error``.
 
     :param context: SQLAlchemy's ExceptionContext
-    :raises Exception: of myservice.exception or oslo_db.exception
+    :returns: an error of myservice.exception or oslo_db.exception for one of
+        a driver; for any other what lets it pass as it is
     """
-    original = context.original_exception
-    if isinstance(original, exception.MyServiceError | db_exception.DBError):
-        raise original
-    code = _code(original)
-    if code == 1146 and (context.statement or '').startswith('DESCRIBE'):
-        # In this way SQLAlchemy asks whether a table is there.
-        return
-    error = _meaning(context, original, code)
-    if error is None:
-        return
-    if isinstance(error, exception.ServerReadOnly):
-        # The writer is elsewhere now; new connections will find it.
-        context.is_disconnect = True
-    if code in _ENDED and _in_savepoint(context.connection):
-        # On an invalidated connection SQLAlchemy sends no ROLLBACK TO
-        # SAVEPOINT, which would fail, or worse: find nothing to undo.
-        context.is_disconnect = True
-        context.invalidate_pool_on_disconnect = False
-    raise error from original
+    raised = context.original_exception
+    dialect = context.dialect
+    if not isinstance(raised, dialect.loaded_dbapi.Error):
+        if _is_built_in_of_driver(context):
+            return _meaning_of_built_in(raised)
+        is_wrapped = context.sqlalchemy_exception is not None
+        return _Untouched(raised) if is_wrapped else None
+    taken = taken_by_driver(raised, dialect)
+    if taken is not None:
+        return _Untouched(taken)
+    backend = dialects.backend_of(dialect)
+    code = error_codes.number(raised)
+    if backend == 'postgresql' and context.connection is None:
+        code = code or refused_connection.sqlstate(raised, dialect.dbapi)
+    error = error_codes.meaning(
+        backend,
+        DriverError(
+            raised=raised,
+            wrapped=context.sqlalchemy_exception,
+            code=code,
+            statement=context.statement or '',
+        ),
+    )
+    if code is None and _is_lost_without_number(context, backend):
+        error = made(
+            db_exception.DBConnectionError, context.sqlalchemy_exception
+        )
+    if isinstance(error, _MISSING) and _is_question(context):
+        return None
+    _decide_on_connection(context, error, code)
+    return error
 
 
-def is_lost(error: Exception) -> bool:
+def taken_by_driver(raised: Any, dialect: Any) -> BaseException | None:
+    """Return what a signal handler has raised, if a driver took it for its.
+
+    PyMySQL takes every OSError for one of the network, also the TimeoutError
+    of a signal handler.
+
+    :param raised: the error of the driver
+    :param dialect: SQLAlchemy's, which knows the driver
+    """
+    inner = raised.__context__
+    if not isinstance(inner, OSError) or inner.__traceback__ is None:
+        return None
+    if not _is_of_driver(_module(inner.__traceback__), dialect):
+        return None
+    module = _module(_innermost(inner))
+    is_network = module.partition('.')[0] in _NETWORK
+    return None if is_network or _is_of_driver(module, dialect) else inner
+
+
+def is_typed(error: BaseException) -> bool:
+    """Return whether an error is one of ours, or of oslo.db's."""
+    return isinstance(error, _TYPED)
+
+
+def is_lost(error: BaseException) -> bool:
     """Return whether the connection was lost, and what was sent with it.
 
     A server that refuses a command has surely not executed it.
     """
     return (
         isinstance(error, db_exception.DBConnectionError)
-        and _code(error.__cause__) not in _REFUSED
+        and _code(error) not in error_codes.REFUSED
     )
 
 
@@ -153,7 +163,10 @@ def has_ended_transaction(error: BaseException) -> bool:
 
     A deadlock or a conflict has; to have waited too long for a lock has not.
     """
-    return _code(error.__cause__) in _ENDED
+    return (
+        isinstance(error, db_exception.DBDeadlock)
+        and _code(error) in error_codes.ENDED
+    )
 
 
 def commit_unknown(error: BaseException) -> exception.CommitUnknown:
@@ -175,61 +188,80 @@ def doomed(failure: BaseException) -> exception.TransactionDoomed:
     return exception.TransactionDoomed(reason=first_line(failure))
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error says, without the statement and its parameters."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+def _code(error: Any) -> Code:
+    wrapped = getattr(error, 'inner_exception', None)
+    if not isinstance(wrapped, exc.DBAPIError) or wrapped.orig is None:
+        return None
+    return error_codes.number(wrapped.orig)
 
 
-def _meaning(context: Any, original: Any, code: Code) -> Exception | None:
-    wrapped = context.sqlalchemy_exception or original
-    error: Exception | None
-    make = _MEANING[dialects.backend_of(context.dialect)].get(code)
-    if make is not None:
-        if make is _lost:
-            context.is_disconnect = True
-        error = make(wrapped)
-        return error
-    try:
-        error = exc_filters.handler(context)
-    except exc.OperationalError as raw:
-        # oslo.db raises these as they are.
-        if _is_lost_at_connect(context, raw):
-            context.is_disconnect = True
-            error = _lost(raw)
-        else:
-            error = db_exception.DBError(raw)
-    except exc.DBAPIError as raw:
-        error = db_exception.DBError(raw)
-    except ValueError:
-        # oslo.db takes the columns from between the first and the last "_" of
-        # the constraint's name, which may have none.
-        if code != '23505':
-            raise
-        error = db_exception.DBDuplicateEntry(inner_exception=wrapped)
-    return error
-
-
-def _is_lost_at_connect(context: Any, raw: exc.OperationalError) -> bool:
-    return (
-        context.connection is None
-        and dialects.backend_of(context.dialect) == 'postgresql'
-        and not _PERMANENT_AT_CONNECT.search(str(raw))
+def _is_question(context: Any) -> bool:
+    # In this way SQLAlchemy marks that it asks whether a table is there.
+    asked = context.execution_context
+    return asked is not None and bool(
+        asked.execution_options.get('skip_user_error_events')
     )
+
+
+def _is_lost_without_number(context: Any, backend: str) -> bool:
+    raised = context.original_exception
+    if context.connection is not None:
+        return bool(context.is_disconnect)
+    return (
+        backend == 'postgresql'
+        and isinstance(raised, context.dialect.loaded_dbapi.OperationalError)
+        and not refused_connection.needs_password(raised)
+    )
+
+
+def _decide_on_connection(context: Any, error: Exception, code: Code) -> None:
+    if isinstance(
+        error, db_exception.DBConnectionError | exception.ServerReadOnly
+    ):
+        # Of a read-only server the writer is elsewhere now; new connections
+        # will find it.
+        context.is_disconnect = True
+    elif isinstance(code, int):
+        # SQLAlchemy looks for words, too, which may be the caller's.
+        context.is_disconnect = False
+    if has_ended_transaction(error) and _in_savepoint(context.connection):
+        # On an invalidated connection SQLAlchemy sends no ROLLBACK TO
+        # SAVEPOINT, which would fail, or worse: find nothing to undo.
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 def _in_savepoint(connection: Any) -> bool:
     return connection is not None and connection.in_nested_transaction()
 
 
-def _code(error: BaseException | None) -> Code:
-    # PyMySQL has both; its numbers say more than its SQLSTATE.
-    number = error.args[0] if error is not None and error.args else None
-    if isinstance(number, int):
-        return number
-    result: int | None = getattr(error, 'sqlite_errorcode', None)
-    if result is not None:
-        # The low byte is the code; the rest says which kind of it.
-        return result & 0xFF
-    sqlstate: str | None = getattr(error, 'sqlstate', None)
-    return sqlstate
+def _is_built_in_of_driver(context: Any) -> bool:
+    raised = context.original_exception
+    # Without an execution context the driver has not been called yet.
+    if not isinstance(raised, _BUILT_IN) or context.execution_context is None:
+        return False
+    module = _module(_innermost(raised))
+    return module == _CALLS_DRIVERS or _is_of_driver(module, context.dialect)
+
+
+def _meaning_of_built_in(raised: Exception) -> Exception:
+    if isinstance(raised, UnicodeEncodeError):
+        return made(db_exception.DBInvalidUnicodeParameter)
+    return made(db_exception.DBDataError, raised)
+
+
+def _innermost(raised: BaseException) -> Traceback | None:
+    traceback = raised.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _module(traceback: Traceback | None) -> str:
+    if traceback is None:
+        return ''
+    return str(traceback.tb_frame.f_globals.get('__name__', ''))
+
+
+def _is_of_driver(module: str, dialect: Any) -> bool:
+    return module.startswith(dialect.loaded_dbapi.__name__)

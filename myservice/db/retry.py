@@ -268,7 +268,7 @@ class _Attempts:
             # What doomed it was caught on its way up.
             if isinstance(error.__cause__, errors.TRANSIENT):
                 return error.__cause__
-        if self._doubt is None:
+        if self._doubt is None or not errors.is_typed(error):
             raise error
         # It says nothing of the attempt that was lost.
         raise self._unknown(error) from error

@@ -80,11 +80,19 @@ class Server(fixtures.Fixture):
         """Return the arguments of Popen that choose the account."""
         return {}
 
+    def environment(self) -> dict[str, str]:
+        """Return what the server finds in its environment, beside ours."""
+        return {}
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         with (self.directory / 'log').open('ab') as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, **self.account()
+                self.command(),
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment(),
+                **self.account(),
             )
         engine = sa.create_engine(self.root_url, poolclass=sa.NullPool)
         for _ in range(600):
@@ -171,11 +179,18 @@ class MariaDB(Server):
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL server; settings are those of postgresql.conf."""
+    """A PostgreSQL server; settings are those of postgresql.conf.
+
+    :param language: what its messages are in, such as 'de'
+    """
 
     program = 'postgres'
     driver = 'postgresql+psycopg'
     user = 'postgres'
+
+    def __init__(self, language: str = 'en', **settings: Any) -> None:
+        super().__init__(**settings)
+        self.language = language
 
     @property
     def root_url(self) -> sa.URL:
@@ -225,6 +240,11 @@ class PostgreSQL(Server):
             return {}
         group = pwd.getpwnam('postgres').pw_gid
         return {'user': 'postgres', 'group': group, 'extra_groups': []}
+
+    def environment(self) -> dict[str, str]:
+        # The locale that it has, C.UTF-8, has messages in any language, so
+        # no other one has to be installed.
+        return {'LANGUAGE': self.language}
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM waits for clients.

@@ -1,0 +1,93 @@
+"""Why PostgreSQL has refused a connection.
+
+libpq has no SQLSTATE for a connection that did not come about, only a text,
+in the language of the server. But it traces what travels, and there the
+SQLSTATE is. So who is refused asks once more, and takes that for the reason
+if the text is the same; the same text is not asked about again.
+"""
+
+import functools
+import re
+import select
+import tempfile
+import time
+from typing import Any
+
+_SQLSTATE = re.compile(rb'ErrorResponse\t.*? C "(\w{5})"')
+# In any language a server's message begins with how severe it is, a colon
+# and two blanks; those of libpq itself do not.
+_SEVERITY = ':  '
+_TIMEOUT = 10
+
+
+def sqlstate(error: Any, psycopg: Any) -> str | None:
+    """Return the SQLSTATE with which a server has refused a connection.
+
+    :param error: the psycopg.OperationalError
+    :param psycopg: the driver
+    :returns: None where none was sent, or where none can be had
+    """
+    refused = error.pgconn
+    if refused is None or _SEVERITY not in str(error):
+        return None
+    arguments = {
+        option.keyword.decode(): option.val.decode()
+        for option in refused.info
+        if option.val
+    }
+    try:
+        return _ask(
+            str(error), psycopg.conninfo.make_conninfo(**arguments), psycopg
+        )
+    except LookupError:
+        return None
+
+
+def needs_password(error: Any) -> bool:
+    """Return whether a server asked for a password, and there is none.
+
+    :param error: the psycopg.OperationalError
+    """
+    return error.pgconn is not None and bool(error.pgconn.needs_password)
+
+
+# An answer depends on nothing but the text. LookupErrors are not kept.
+@functools.lru_cache(maxsize=128)
+def _ask(text: str, arguments: str, psycopg: Any) -> str:
+    connection = psycopg.pq.PGconn.connect_start(arguments.encode())
+    try:
+        traced = _trace(connection, psycopg)
+        said = connection.get_error_message()
+    finally:
+        connection.finish()
+    found = _SQLSTATE.findall(traced)
+    if not found or said not in text:
+        raise LookupError
+    state: bytes = found[-1]
+    return state.decode()
+
+
+def _trace(connection: Any, psycopg: Any) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        try:
+            connection.trace(file.fileno())
+        except psycopg.NotSupportedError:
+            # It is there on Linux only.
+            return b''
+        try:
+            _poll(connection, psycopg.pq.PollingStatus)
+        finally:
+            connection.untrace()
+        file.seek(0)
+        return file.read()
+
+
+def _poll(connection: Any, status: Any) -> None:
+    give_up = time.monotonic() + _TIMEOUT
+    events = {status.READING: select.POLLIN, status.WRITING: select.POLLOUT}
+    while (wanted := connection.connect_poll()) in events:
+        poll = select.poll()
+        poll.register(connection.socket, events[wanted])
+        left = give_up - time.monotonic()
+        if left < 0 or not poll.poll(left * 1000):
+            return
