@@ -53,6 +53,8 @@ _OSLO_DB_HAS_BEGUN = 'in_transaction'
 # The lists, in the ``info`` of a connection, that sessions want the errors of
 # its statements in.
 _FAILURES = 'myservice.failures'
+# The one of them that must be empty when COMMIT is sent.
+_STANDING_AGAINST = 'myservice.standing_against'
 
 # A parameter of the URL, and an execution option.
 FORM = 'myservice_form'
@@ -404,15 +406,32 @@ def mark_open(connection: sa.Connection) -> None:
 
 
 def collect_failures(
-    connection: sa.Connection, failures: list[Exception]
+    connection: sa.Connection, failures: list[BaseException], commits: bool
 ) -> None:
-    """Let a list have the errors of a connection until the next begin."""
+    """Let a list have the errors of a connection until the next begin.
+
+    :param connection: the connection
+    :param failures: the list
+    :param commits: whether whoever has the list commits, and only while it is
+        empty
+    """
     connection.info.setdefault(_FAILURES, []).append(failures)
+    if commits:
+        connection.info[_STANDING_AGAINST] = failures
 
 
 def mark_committing(connection: sa.Connection) -> None:
-    """Note that a COMMIT is sent."""
-    connection.info[_STATE] = _COMMITTING
+    """Note that a COMMIT is sent.
+
+    :raises TransactionDoomed: when a statement has failed
+    """
+    info = connection.info
+    standing = info.get(_STANDING_AGAINST)
+    for failures in info.get(_FAILURES, ()):
+        if failures is standing:
+            for failure in failures:
+                raise errors.doomed(failure) from failure
+    info[_STATE] = _COMMITTING
 
 
 def mark_ended(connection: sa.Connection) -> None:
