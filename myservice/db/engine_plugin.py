@@ -482,8 +482,9 @@ def _translate_error(context: Any) -> BaseException | None:
     )
     if _STATE in connection.info:
         connection.info[_STATE] = _OPEN
+    is_ours = error is not None and errors.is_typed(error)
     for failures in connection.info.get(_FAILURES, []):
-        failures.append(error or context.original_exception)
+        failures.append(error if is_ours else context.original_exception)
     if committing and error is not None and errors.is_lost(error):
         return errors.commit_unknown(error)
     return error

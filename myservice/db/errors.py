@@ -58,8 +58,9 @@ _MISSING = (
 # What drivers raise, beside their own errors, for a value they cannot send.
 _BUILT_IN = (UnicodeEncodeError, OverflowError)
 
-# Where SQLAlchemy calls drivers, which may be written in C.
-_CALLS_DRIVERS = 'sqlalchemy.engine.default'
+# Who calls drivers, which may be written in C: SQLAlchemy, and what we have
+# derived from them.
+_CALLS_DRIVERS = ('sqlalchemy.engine.default', f'{__package__}.')
 
 # What waits for the network below a driver that is written in Python.
 _NETWORK = {'socket', 'ssl', 'gevent', 'eventlet'}
@@ -241,7 +242,7 @@ def _is_built_in_of_driver(context: Any) -> bool:
     if not isinstance(raised, _BUILT_IN) or context.execution_context is None:
         return False
     module = _module(_innermost(raised))
-    return module == _CALLS_DRIVERS or _is_of_driver(module, context.dialect)
+    return _is_of_driver(module, context.dialect)
 
 
 def _meaning_of_built_in(raised: Exception) -> Exception:
@@ -264,4 +265,4 @@ def _module(traceback: Traceback | None) -> str:
 
 
 def _is_of_driver(module: str, dialect: Any) -> bool:
-    return module.startswith(dialect.loaded_dbapi.__name__)
+    return module.startswith((dialect.loaded_dbapi.__name__, *_CALLS_DRIVERS))

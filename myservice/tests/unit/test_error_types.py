@@ -100,12 +100,12 @@ class TestWrongStatements(TablesTestCase):
             )
 
     def test_a_lock_that_is_not_waited_for(self) -> None:
-        if self.backend == 'sqlite':
-            self.database.configure(sqlite_busy_timeout=0)
-            self.engine = self.database.engine()
-        with self.engine.connect() as holder:
-            holder.execute(sa.update(PARENT).values(b=2))
-            with self.engine.connect() as connection:
+        self.database.configure(sqlite_busy_timeout=0)
+        holder = sa.create_engine(self.database.connection)
+        self.addCleanup(holder.dispose)
+        with holder.connect() as other:
+            other.execute(sa.update(PARENT).values(b=2))
+            with self.database.engine().connect() as connection:
                 self.assertRaises(
                     E.DBDeadlock,
                     connection.execute,

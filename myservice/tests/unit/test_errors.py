@@ -52,6 +52,16 @@ def foreign_errors() -> list[Exception]:
     ]
 
 
+def few_errors() -> list[Exception]:
+    """Return one of each kind, for what takes its time."""
+    return [
+        KeyError(5),
+        TimeLimit(1213, 'x'),
+        TimeoutError('too long'),
+        UnicodeEncodeError('ascii', 'ä', 0, 1, 'no'),
+    ]
+
+
 class _Broken(sa.types.TypeDecorator[str]):
     """A type that raises what it is given, in one direction."""
 
@@ -200,7 +210,7 @@ class TestListeners(ForeignTestCase):
             'checkout',
             'connect',
         ):
-            for error in foreign_errors():
+            for error in [*few_errors(), NotImplementedError()]:
                 self.database.configure()
                 engine = db.api.get_engine()
                 if name != 'connect':
