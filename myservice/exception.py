@@ -350,6 +350,28 @@ class TransactionEnded(MyServiceError):
     )
 
 
+class CannotJoinHere(TransactionEnded):
+    """An event listener made a call where the session cannot be used."""
+
+    message = (
+        'This is called while the session begins or ends a transaction or a '
+        'savepoint, and cannot join it. Listen to before_flush, after_flush '
+        'or before_commit instead, where calls join.'
+    )
+
+
+class NotTransactionOwner(SessionMisuse):
+    """A part of a shared transaction asked for its end."""
+
+    message = (
+        'Refused: {what} would end a transaction that others share, which '
+        'only the block that opened it does. To undo a part, leave "with '
+        'db.api.savepoint(context):" by an exception; for a transaction of '
+        "one's own, take transaction(context, independent=True)."
+    )
+    what: str
+
+
 class TransactionDoomed(MyServiceError):
     """A statement of this transaction failed, so it cannot be committed."""
 

@@ -54,6 +54,8 @@ _OSLO_DB_HAS_BEGUN = 'in_transaction'
 # The lists, in the ``info`` of a connection, that sessions want the errors of
 # its statements in.
 _FAILURES = 'myservice.failures'
+# The one of them that must be empty when COMMIT is sent.
+_STANDING_AGAINST = 'myservice.standing_against'
 
 # A parameter of the URL, and an execution option.
 FORM = 'myservice_form'
@@ -403,17 +405,31 @@ def mark_open(connection: sa.Connection) -> None:
     info[_STATE] = _OPEN
     # Those of sessions before, which would collect errors for ever.
     info.pop(_FAILURES, None)
+    info.pop(_STANDING_AGAINST, None)
 
 
 def collect_failures(
-    connection: sa.Connection, failures: list[Exception]
+    connection: sa.Connection, failures: list[BaseException], commits: bool
 ) -> None:
-    """Let a list have the errors of a connection until the next begin."""
+    """Let a list have the errors of a connection until the next begin.
+
+    :param connection: the connection
+    :param failures: the list
+    :param commits: whether whoever has the list commits, and only while it is
+        empty
+    """
     connection.info.setdefault(_FAILURES, []).append(failures)
+    if commits:
+        connection.info[_STANDING_AGAINST] = failures
 
 
 def mark_committing(connection: sa.Connection) -> None:
-    """Note that a COMMIT is sent."""
+    """Note that a COMMIT is sent.
+
+    :raises TransactionDoomed: when a statement has failed
+    """
+    for failure in connection.info.get(_STANDING_AGAINST, ()):
+        raise errors.doomed(failure) from failure
     connection.info[_STATE] = _COMMITTING
 
 

@@ -21,6 +21,7 @@ from myservice.db import engine_plugin
 from myservice.db import errors
 from myservice.db import fork
 from myservice.db import operation
+from myservice.db import ownership
 from myservice.db import statements
 from myservice.db.dialects import backend_of
 from myservice.db.operation import Operation
@@ -44,9 +45,11 @@ class Session(orm.Session):
         self.shared_by: Transaction | None = None
         self.read_only = read_only
         self.connection_in_use: sa.Connection | None = None
+        # Whether a transaction, or a savepoint, of it is on its way out.
+        self.is_ending = False
         # The errors of its statements, and how many there were before each
         # savepoint: to roll back to it takes back those that came after it.
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self.failures_before: weakref.WeakKeyDictionary[
             orm.SessionTransaction, int
         ] = weakref.WeakKeyDictionary()
@@ -64,11 +67,17 @@ class Session(orm.Session):
 
     def flush(self, objects: Any = None) -> None:
         """Send what was changed; while it is shared, keep others out."""
-        if self.shared_by is None or self.shared_by.admits_caller():
-            super().flush(objects)
-        else:
-            with self.shared_by.in_use():
+        try:
+            if self.shared_by is None or self.shared_by.admits_caller():
                 super().flush(objects)
+            else:
+                with self.shared_by.in_use():
+                    super().flush(objects)
+        except BaseException as error:
+            # SQLAlchemy has rolled back, whatever it was.
+            if not self.is_active:
+                self.failures.append(error)
+            raise
 
     def commit(self) -> None:
         """Commit; while it is shared, only flush: the owner commits."""
@@ -89,6 +98,27 @@ class Session(orm.Session):
         if self.shared_by is None or self.shared_by.is_ended_by_caller():
             super().close()
 
+    def reset(self) -> None:
+        """Give everything back, and forget it; not while it is shared.
+
+        :raises NotTransactionOwner: then
+        """
+        self._refuse_part('reset()')
+        super().reset()
+
+    def invalidate(self) -> None:
+        """Give everything back, and drop connections; not while it is shared.
+
+        :raises NotTransactionOwner: then
+        """
+        self._refuse_part('invalidate()')
+        super().invalidate()
+
+    def _refuse_part(self, what: str) -> None:
+        transaction = self.get_transaction()
+        if isinstance(transaction, ownership.OwnedTransaction):
+            transaction.refuse_part(what)
+
     def locks(self) -> bool:
         """Return whether a get by id locks its row: unless it only reads."""
         return not self.read_only
@@ -107,14 +137,24 @@ def _collect_failures(
     session: Session, _: Any, connection: sa.Connection
 ) -> None:
     session.connection_in_use = connection
-    engine_plugin.collect_failures(connection, session.failures)
+    engine_plugin.collect_failures(
+        connection,
+        session.failures,
+        commits=not isinstance(session.bind, sa.Connection),
+    )
+    transaction = session.get_transaction()
+    if isinstance(transaction, ownership.OwnedTransaction):
+        if transaction.is_shared:
+            ownership.share(connection, transaction)
 
 
 @event.listens_for(Session, 'after_transaction_create')
 def _begin(session: Session, begun: orm.SessionTransaction) -> None:
     if begun.nested:
+        ownership.own(begun)
         session.failures_before[begun] = len(session.failures)
     elif begun.parent is None:
+        ownership.own(begun).is_shared = session.shared_by is not None
         session.failures.clear()
 
 
@@ -123,9 +163,8 @@ def _take_failures_back(
     session: Session, ended: orm.SessionTransaction
 ) -> None:
     connection = session.connection_in_use
-    if ended.nested and connection is not None:
-        if not connection.invalidated:
-            del session.failures[session.failures_before[ended] :]
+    if ended.nested and (connection is None or not connection.invalidated):
+        del session.failures[session.failures_before[ended] :]
 
 
 @event.listens_for(Session, 'before_commit')
@@ -150,6 +189,7 @@ def _execute(state: orm.ORMExecuteState) -> Any:
 def _refuse_flush(session: Session, *_: Any) -> None:
     if session.read_only:
         raise exception.WriteInReadOnly(statement='flush of changed objects')
+    session.check_failures()
 
 
 class Transaction:
@@ -172,13 +212,19 @@ class Transaction:
         # How many blocks the owner is in, and how many of them may be sending
         # something: all but those that only belong to the transaction.
         self._depth = self._busy = 0
-        self._is_over = False
+        # Its end lets nobody in but what listens to the session while the
+        # owner commits, and so can still write.
+        self._is_over = self._commits = self._is_closed = False
         self._ended_by: threading.Thread | None = None
         self._changed = threading.Condition(threading.Lock())
 
-    def start(self) -> None:
-        """Let calls join, once it has begun."""
+    def begin(self) -> orm.SessionTransaction:
+        """Begin, and let calls join.
+
+        :returns: the block that commits or rolls back
+        """
         self._slot.transaction = self.session.shared_by = self
+        return orm.Session.begin(self.session)
 
     def join(self) -> Session:
         """Return the session, to one who may use it.
@@ -186,6 +232,8 @@ class Transaction:
         :raises TransactionInUse: from another thread or asyncio task
         :raises TransactionDoomed: when a statement in it has failed
         :raises TransactionEnded: when it is over
+        :raises CannotJoinHere: to a listener, while the session is beginning
+            or ending something
         """
         with self.in_use():
             return self.session
@@ -200,7 +248,7 @@ class Transaction:
         self.refuse_child()
         with self._changed:
             if self._is_over:
-                raise exception.TransactionEnded()
+                self._check_joins_end()
             if caller != self._owner:
                 if self._depth or not self._handover:
                     raise _in_use(self._owner, caller)
@@ -209,25 +257,31 @@ class Transaction:
             self._busy += busy
         try:
             self.session.check_failures()
+            if not self._is_open():
+                raise exception.CannotJoinHere()
             yield self.session
         finally:
             with self._changed:
                 self._depth -= 1
                 self._busy -= busy
-                if self._is_over:
+                if self._is_closed:
                     self._leave_slot()
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     def end(self) -> None:
-        """Let nobody in any more, before it is committed.
+        """Let nobody else in any more, before it is committed.
 
         :raises TransactionInUse: while another thread is in the middle of it
+        :raises TransactionDoomed: when a statement in it has failed
         """
         self.refuse_child()
         with self._changed:
             if self._depth:
                 raise _in_use(self._owner, _thread_of_control())
-            self._is_over = True
+            self.session.check_failures()
+            self._is_over = self._commits = True
+            self._ended_by = threading.current_thread()
+        self._let_go()
 
     def abandon(self, patience: float) -> None:
         """Let nobody in any more, and wait until nobody is sending.
@@ -243,18 +297,23 @@ class Transaction:
             return
         with self._changed:
             self._is_over = True
+            self._commits = False
             self._ended_by = threading.current_thread()
-            self._leave_slot()
-            if self._owner[0] is threading.current_thread():
-                return
-            if self._changed.wait_for(lambda: not self._busy, patience):
-                return
+            is_left = self._owner[0] is threading.current_thread() or (
+                self._changed.wait_for(lambda: not self._busy, patience)
+            )
+        self._let_go()
         connection = self.session.connection_in_use
-        if connection is None or connection.closed:
+        if is_left or connection is None or connection.closed:
             return
         # In SQLite answers belong to statements, and cannot be mixed up.
         if backend_of(connection.dialect) != 'sqlite':
-            connection.detach()
+            sa.Connection.detach(connection)
+
+    def _let_go(self) -> None:
+        transaction = self.session.get_transaction()
+        if isinstance(transaction, ownership.OwnedTransaction):
+            transaction.is_shared = False
 
     def refuse_child(self) -> None:
         """Refuse a child of the process that opened it.
@@ -272,14 +331,34 @@ class Transaction:
 
     def close(self) -> None:
         """Close the session; who still has it is told that it is over."""
-        self.session.close()
-        self._ended_by = None
+        try:
+            self.session.close()
+        finally:
+            with self._changed:
+                self._is_closed = self._is_over = True
+                self._ended_by = None
+                self._leave_slot()
 
     def admits_caller(self) -> bool:
         """Return whether the caller is in a block, or is about to end it."""
         if self._busy > 0:
             return self._owner == _thread_of_control()
-        return self.is_ended_by_caller()
+        return self.is_ended_by_caller() and self._is_open()
+
+    def _check_joins_end(self) -> None:
+        if not self.is_ended_by_caller():
+            raise exception.TransactionEnded()
+        # Once COMMIT or ROLLBACK is on its way, nothing joins.
+        if not self._commits or not self._is_open():
+            raise exception.CannotJoinHere()
+
+    def _is_open(self) -> bool:
+        session = self.session
+        return (
+            session.in_transaction()
+            and session.is_active
+            and not session.is_ending
+        )
 
     def is_ended_by_caller(self) -> bool:
         """Return whether the caller is about to end it."""

@@ -168,13 +168,13 @@ def transaction(
     # Longer than that no answer is waited for.
     patience = engine.get_engines(context).conf.database.read_timeout
     try:
-        with own.begin():
-            opened.start()
+        with opened.begin():
             try:
                 yield own
                 opened.end()
-            finally:
+            except BaseException:
                 opened.abandon(patience)
+                raise
     finally:
         opened.close()
 
@@ -224,9 +224,12 @@ def savepoint(context: RequestContext) -> Iterator[Session]:
     joined = open_transaction(context)
     if joined is None:
         raise exception.NoTransaction()
-    session = joined.join()
-    with session.begin_nested():
-        yield session
+    with joined.join().begin(nested=True) as begun:
+        begun.is_shared = True
+        try:
+            yield begun.session
+        finally:
+            begun.is_shared = False
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Which statements write."""
+"""Which statements write, and which end the transaction."""
 
 import functools
 import re
@@ -12,6 +12,23 @@ _QUOTED = re.compile(r"'[^']*'")
 _READS = re.compile(r'[\s(]*(select|values|show|desc|describe|with)\b', re.I)
 _WRITES = re.compile(
     r'\b(insert|(?<!for )update|delete|merge|into)\b|;\s*\S', re.I
+)
+
+# What may stand before a statement: its beginning, another one, a comment.
+_START = r'(?:\A|;)(?:\s|/\*.*?\*/|--[^\n]*\n|\()*'
+_ENDS = re.compile(
+    _START + r'(?:commit|rollback(?!\s+(?:work\s+|transaction\s+)?to\b)|begin'
+    r'|start\s+transaction|end|abort|prepare\s+transaction|xa'
+    r'|set\s+(?:(?:session|local)\s+|@@(?:session\.|local\.)?)?autocommit)\b',
+    re.I | re.S,
+)
+_COMMIT_DDL = ('mysql', 'mariadb')
+# MariaDB commits before and after these, without a word.
+_COMMITS = re.compile(
+    _START + r'(?:alter|(?:create(?:\s+or\s+replace)?|drop)(?!\s+temporary)'
+    r'|rename|truncate|grant|revoke|(?:un)?lock\s+tables?|analyze|check'
+    r'|optimize|repair|flush|cache|load\s+index|reset|set\s+password)\b',
+    re.I | re.S,
 )
 
 
@@ -40,3 +57,26 @@ def refuse_write(statement: Any) -> None:
     """
     if writes(statement):
         raise exception.WriteInReadOnly(statement=str(statement))
+
+
+def ends_transaction(statement: Any, dialect: sa.Dialect) -> bool:
+    """Return whether a statement ends the transaction that it is sent in.
+
+    :param statement: an executable of SQLAlchemy, or SQL
+    :param dialect: that of the database, some of which commit before DDL
+    """
+    if isinstance(statement, sa.schema.ExecutableDDLElement):
+        sql = str(statement.compile(dialect=dialect))
+    elif isinstance(statement, sa.TextClause):
+        sql = statement.text
+    elif isinstance(statement, str):
+        sql = statement
+    else:
+        return False
+    return _ends_transaction(sql, dialect.name in _COMMIT_DDL)
+
+
+@functools.lru_cache(maxsize=1000)
+def _ends_transaction(sql: str, commits_ddl: bool) -> bool:
+    text = _QUOTED.sub("''", sql)
+    return bool(_ENDS.search(text) or (commits_ddl and _COMMITS.search(text)))

@@ -1,0 +1,251 @@
+"""Who opened a transaction ends it, and nobody else.
+
+Parts that join get the session into their hands, and by it SQLAlchemy's
+objects, each of which could commit, roll back or close what belongs to all.
+While a transaction is shared, they refuse that before anything has changed, so
+that it goes on.
+"""
+
+from typing import Any
+from typing import NoReturn
+from typing import cast
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from myservice import exception
+from myservice.db import errors
+from myservice.db import statements
+
+
+class OwnedTransaction(orm.SessionTransaction):
+    """A transaction of a session, or a savepoint, which its block ends."""
+
+    session: Any
+    # Whether others have it in their hands, too, and must not end it.
+    is_shared = False
+
+    def commit(self, *args: Any, **kwargs: Any) -> None:
+        """Commit; not by a part.
+
+        :raises NotTransactionOwner: while it is shared
+        """
+        self.refuse_part('commit()')
+        super().commit(*args, **kwargs)
+
+    def rollback(self, *args: Any, **kwargs: Any) -> None:
+        """Roll back; not by a part.
+
+        :raises NotTransactionOwner: while it is shared
+        """
+        self.refuse_part('rollback()')
+        self._end(super().rollback, *args, **kwargs)
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        """Roll back and close; not by a part.
+
+        :raises NotTransactionOwner: while it is shared
+        """
+        self.refuse_part('close()')
+        self._end(super().close, *args, **kwargs)
+
+    def _end(self, end: Any, *args: Any, **kwargs: Any) -> None:
+        session = self.session
+        outer, session.is_ending = session.is_ending, True
+        try:
+            end(*args, **kwargs)
+        finally:
+            session.is_ending = outer
+
+    def prepare(self) -> None:
+        """Prepare a commit in two phases; not by a part.
+
+        :raises NotTransactionOwner: while it is shared
+        """
+        self.refuse_part('prepare()')
+        super().prepare()
+
+    def refuse_part(self, what: str) -> None:
+        """Refuse what would end it.
+
+        :param what: what was asked for
+        :raises NotTransactionOwner: while it is shared
+        """
+        if self.is_shared:
+            raise exception.NotTransactionOwner(what=what)
+
+    def __exit__(self, type_: Any, value: Any, traceback: Any) -> None:
+        failures = [*self.session.failures]
+        # SQLAlchemy says nothing of a flush that failed and was caught.
+        failed = type_ is None and self._has_failed()
+        super().__exit__(type_, value, traceback)
+        if failed and failures:
+            raise errors.doomed(failures[0]) from failures[0]
+
+    def _has_failed(self) -> bool:
+        session = self.session
+        return not self.is_active and self in (
+            session.get_transaction(),
+            session.get_nested_transaction(),
+        )
+
+
+class SharedConnection(sa.Connection):
+    """The connection of a shared transaction, which does not end it."""
+
+    transaction: OwnedTransaction
+
+    def begin(self) -> Any:
+        """Begin a transaction, once the shared one is over.
+
+        :raises NotTransactionOwner: before that
+        """
+        self._refuse_part('begin()')
+        return super().begin()
+
+    def commit(self) -> None:
+        """Commit, once the shared transaction is over.
+
+        :raises NotTransactionOwner: before that
+        """
+        self._refuse_part('commit()')
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, once the shared transaction is over.
+
+        :raises NotTransactionOwner: before that
+        """
+        self._refuse_part('rollback()')
+        super().rollback()
+
+    def close(self) -> None:
+        """Close it, once the shared transaction is over.
+
+        :raises NotTransactionOwner: before that
+        """
+        self._refuse_part('close()')
+        super().close()
+
+    def detach(self) -> None:
+        """Take it out of the pool, once the shared transaction is over.
+
+        :raises NotTransactionOwner: before that
+        """
+        self._refuse_part('detach()')
+        super().detach()
+
+    def invalidate(self, exception: BaseException | None = None) -> None:
+        """Drop the connection, because of an error.
+
+        :param exception: the error
+        :raises NotTransactionOwner: without one, while the transaction lasts
+        """
+        # SQLAlchemy always names what it has lost the connection by.
+        if exception is None:
+            self._refuse_part('invalidate()')
+        super().invalidate(exception)
+
+    def execution_options(self, **options: Any) -> Any:
+        """Set options; the isolation level is one of the transaction.
+
+        :param options: as SQLAlchemy's
+        :returns: this connection
+        :raises NotTransactionOwner: for another level, while it lasts
+        """
+        if 'isolation_level' in options:
+            self._refuse_part('another isolation level')
+        return super().execution_options(**options)
+
+    def get_transaction(self) -> Any:
+        """Return the transaction, with nothing in it that ends it."""
+        return self._lend(super().get_transaction())
+
+    def get_nested_transaction(self) -> Any:
+        """Return the savepoint, with nothing in it that ends it."""
+        return self._lend(super().get_nested_transaction())
+
+    # By these a Session finds what it joins when it is bound to a connection.
+    def _get_required_transaction(self) -> Any:
+        return self._lend(super()._get_required_transaction())
+
+    def _get_required_nested_transaction(self) -> Any:
+        return self._lend(super()._get_required_nested_transaction())
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, but for one that ends the transaction."""
+        self._refuse_end(statement)
+        return super().execute(statement, *args, **kwargs)
+
+    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, but for one that ends the transaction."""
+        self._refuse_end(statement)
+        return super().scalar(statement, *args, **kwargs)
+
+    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, but for one that ends the transaction."""
+        self._refuse_end(statement)
+        return super().scalars(statement, *args, **kwargs)
+
+    def exec_driver_sql(
+        self, statement: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Execute SQL, but for one that ends the transaction."""
+        self._refuse_end(statement)
+        return super().exec_driver_sql(statement, *args, **kwargs)
+
+    def _lend(self, transaction: Any) -> Any:
+        if transaction is None or not self.transaction.is_active:
+            return transaction
+        return _Lent(transaction)
+
+    def _refuse_part(self, what: str) -> None:
+        if self.transaction.is_active:
+            raise exception.NotTransactionOwner(what=what)
+
+    def _refuse_end(self, statement: Any) -> None:
+        if statements.ends_transaction(statement, self.dialect):
+            self._refuse_part(str(statement))
+
+
+class _Lent:
+    """A transaction of a connection, in the hands of a part."""
+
+    def __init__(self, transaction: sa.engine.Transaction) -> None:
+        self._transaction = transaction
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transaction, name)
+
+    def commit(self) -> NoReturn:
+        raise exception.NotTransactionOwner(what='commit()')
+
+    def rollback(self) -> NoReturn:
+        raise exception.NotTransactionOwner(what='rollback()')
+
+    def close(self) -> NoReturn:
+        raise exception.NotTransactionOwner(what='close()')
+
+    def prepare(self) -> NoReturn:
+        raise exception.NotTransactionOwner(what='prepare()')
+
+
+def own(transaction: orm.SessionTransaction) -> OwnedTransaction:
+    """Let a transaction be ended by its block only, once it is shared.
+
+    :param transaction: one that SQLAlchemy has just made
+    :returns: the same
+    """
+    # SQLAlchemy makes them by itself, of no class but its own.
+    transaction.__class__ = OwnedTransaction
+    return cast(OwnedTransaction, transaction)
+
+
+def share(connection: sa.Connection, transaction: OwnedTransaction) -> None:
+    """Let a connection not end a transaction.
+
+    :param connection: what the session has got for it
+    :param transaction: that of the session
+    """
+    connection.__class__ = SharedConnection
+    cast(SharedConnection, connection).transaction = transaction
