@@ -256,10 +256,12 @@ class Transaction:
             self._depth += 1
             self._busy += busy
         try:
-            self.session.check_failures()
-            if not self._is_open():
+            session = self.session
+            if session.failures:
+                session.check_failures()
+            if session.is_ending or not session.is_active:
                 raise exception.CannotJoinHere()
-            yield self.session
+            yield session
         finally:
             with self._changed:
                 self._depth -= 1
@@ -293,18 +295,21 @@ class Transaction:
         """
         if self._pid != fork.pid:
             # The block ends in a child of the process that opened it.
+            self._let_go()
             self._slot.transaction = self._outer
             return
         with self._changed:
             self._is_over = True
             self._commits = False
             self._ended_by = threading.current_thread()
-            is_left = self._owner[0] is threading.current_thread() or (
-                self._changed.wait_for(lambda: not self._busy, patience)
-            )
-        self._let_go()
+            try:
+                is_quiet = self._owner[0] is threading.current_thread() or (
+                    self._changed.wait_for(lambda: not self._busy, patience)
+                )
+            finally:
+                self._let_go()
         connection = self.session.connection_in_use
-        if is_left or connection is None or connection.closed:
+        if is_quiet or connection is None or connection.closed:
             return
         # In SQLite answers belong to statements, and cannot be mixed up.
         if backend_of(connection.dialect) != 'sqlite':
@@ -334,28 +339,30 @@ class Transaction:
         try:
             self.session.close()
         finally:
-            with self._changed:
-                self._is_closed = self._is_over = True
-                self._ended_by = None
-                self._leave_slot()
+            # In this order, whoever leaves last also leaves the slot, and no
+            # lock is needed, which a child might wait for.
+            self._is_closed = self._is_over = True
+            self._ended_by = None
+            self._leave_slot()
 
     def admits_caller(self) -> bool:
         """Return whether the caller is in a block, or is about to end it."""
         if self._busy > 0:
             return self._owner == _thread_of_control()
-        return self.is_ended_by_caller() and self._is_open()
+        return self.is_ended_by_caller() and self._joins_end()
 
     def _check_joins_end(self) -> None:
         if not self.is_ended_by_caller():
             raise exception.TransactionEnded()
-        # Once COMMIT or ROLLBACK is on its way, nothing joins.
-        if not self._commits or not self._is_open():
+        if not self._joins_end():
             raise exception.CannotJoinHere()
 
-    def _is_open(self) -> bool:
+    def _joins_end(self) -> bool:
+        # Once COMMIT or ROLLBACK is on its way, nothing joins.
         session = self.session
         return (
-            session.in_transaction()
+            self._commits
+            and session.in_transaction()
             and session.is_active
             and not session.is_ending
         )

@@ -174,17 +174,20 @@ class SharedConnection(sa.Connection):
 
     def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement, but for one that ends the transaction."""
-        self._refuse_end(statement)
+        if isinstance(statement, statements.IN_SQL):
+            self._refuse_end(statement)
         return super().execute(statement, *args, **kwargs)
 
     def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement, but for one that ends the transaction."""
-        self._refuse_end(statement)
+        if isinstance(statement, statements.IN_SQL):
+            self._refuse_end(statement)
         return super().scalar(statement, *args, **kwargs)
 
     def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement, but for one that ends the transaction."""
-        self._refuse_end(statement)
+        if isinstance(statement, statements.IN_SQL):
+            self._refuse_end(statement)
         return super().scalars(statement, *args, **kwargs)
 
     def exec_driver_sql(

@@ -8,6 +8,9 @@ import sqlalchemy as sa
 
 from myservice import exception
 
+# What says what it does in SQL only.
+IN_SQL = (sa.TextClause, sa.schema.ExecutableDDLElement, str)
+
 _QUOTED = re.compile(r"'[^']*'")
 _READS = re.compile(r'[\s(]*(select|values|show|desc|describe|with)\b', re.I)
 _WRITES = re.compile(
@@ -65,14 +68,14 @@ def ends_transaction(statement: Any, dialect: sa.Dialect) -> bool:
     :param statement: an executable of SQLAlchemy, or SQL
     :param dialect: that of the database, some of which commit before DDL
     """
+    if not isinstance(statement, IN_SQL):
+        return False
+    if isinstance(statement, sa.TextClause):
+        sql = statement.text
+    else:
+        sql = str(statement)
     if isinstance(statement, sa.schema.ExecutableDDLElement):
         sql = str(statement.compile(dialect=dialect))
-    elif isinstance(statement, sa.TextClause):
-        sql = statement.text
-    elif isinstance(statement, str):
-        sql = statement
-    else:
-        return False
     return _ends_transaction(sql, dialect.name in _COMMIT_DDL)
 
 

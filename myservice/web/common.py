@@ -1,7 +1,12 @@
 """What the adapters share: the context of a request, and its transaction."""
 
+import contextvars
 from collections.abc import Collection
+from collections.abc import Iterator
 from typing import Any
+from typing import Self
+
+from oslo_context import context as oslo_context
 
 from myservice import db
 from myservice.context import RequestContext
@@ -60,3 +65,71 @@ class RequestTransaction:
             self._block.__exit__(None, None, None)
         else:
             self._block.__exit__(RolledBack, RolledBack(), None)
+
+
+class Serving:
+    """A request that a thread is serving, perhaps inside of another one.
+
+    Each has a context of its own, and so its own rights and transaction. At
+    its end, the context of the request around it is that of the thread again,
+    for logging.
+
+    :param environ: as for ``make_context``
+    :param admin_roles: as for ``make_context``
+    """
+
+    def __init__(
+        self, environ: dict[str, Any], admin_roles: Collection[str]
+    ) -> None:
+        self._outer = _innermost.get()
+        self._before = oslo_context.get_current()
+        self._transaction: RequestTransaction | None = None
+        self.context = make_context(environ, admin_roles)
+        _innermost.set(self)
+
+    def begin(self) -> None:
+        """Begin the transaction of the request."""
+        self._transaction = RequestTransaction(self.context)
+
+    def end(self, commit: bool) -> None:
+        """End the transaction of the request, if it is open.
+
+        :param commit: whether to commit
+        :raises TransactionDoomed: when a statement in it has failed, and it
+            should be committed
+        :raises CommitUnknown: when the connection was lost during COMMIT
+        """
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.end(commit)
+
+    def leave(self) -> None:
+        """Be no longer served; what is still open is rolled back."""
+        inside = [*served()]
+        if self in inside:
+            # Those inside of this one were left without an end.
+            for each in inside[: inside.index(self)]:
+                each.end(commit=False)
+            _innermost.set(self._outer)
+            if self._outer is not None and self._before is not None:
+                self._before.update_store()
+        self.end(commit=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+
+_innermost: contextvars.ContextVar[Serving | None] = contextvars.ContextVar(
+    'innermost', default=None
+)
+
+
+def served() -> Iterator[Serving]:
+    """Return the requests that this thread is serving, innermost first."""
+    serving = _innermost.get()
+    while serving is not None:
+        yield serving
+        serving = serving._outer

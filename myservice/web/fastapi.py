@@ -17,7 +17,10 @@ of it, and to remove the headers that it does not set itself.
 """
 
 import collections
+import contextlib
+import contextvars
 import functools
+from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Annotated
@@ -27,10 +30,14 @@ from typing import TypeVar
 
 import fastapi
 from anyio import CapacityLimiter
+from anyio import Semaphore
+from anyio import lowlevel
 from anyio import to_thread
+from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.requests import HTTPConnection
 
 from myservice import db
+from myservice import exception
 from myservice.context import RequestContext
 from myservice.web import common
 
@@ -62,15 +69,7 @@ async def run(
     return await to_thread.run_sync(call, limiter=limiter)
 
 
-async def get_context(request: HTTPConnection) -> RequestContext:
-    """Return the context of the request, without a transaction.
-
-    ``app.state.admin_roles``, by default ``('admin',)``, are the roles that
-    make an administrator.
-
-    :param request: the request, or the WebSocket
-    :returns: the context, the same for all who depend on it
-    """
+async def _make_context(request: HTTPConnection) -> RequestContext:
     headers = collections.defaultdict(list)
     for name, value in request.headers.items():
         # X_Roles would become X-Roles behind the back of who checks that.
@@ -84,20 +83,73 @@ async def get_context(request: HTTPConnection) -> RequestContext:
     )
 
 
+async def get_context(
+    context: Annotated[RequestContext, fastapi.Depends(_make_context)],
+) -> RequestContext:
+    """Return the context of the request, without a transaction.
+
+    ``app.state.admin_roles``, by default ``('admin',)``, are the roles that
+    make an administrator. Those of an application do not count in others that
+    are mounted in it.
+
+    :param context: made of the headers of the request, or of the WebSocket
+    :returns: the context, the same for all who depend on it
+    """
+    return context
+
+
 Context: TypeAlias = Annotated[RequestContext, fastapi.Depends(get_context)]
 
 
-def _open(context: Context) -> Iterator[RequestContext]:
-    with db.api.transaction(context, handover=True):
+_turns: lowlevel.RunVar[Semaphore] = lowlevel.RunVar('transactions')
+_has_turn: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    'has_turn', default=False
+)
+
+
+@contextlib.asynccontextmanager
+async def _turn() -> AsyncIterator[None]:
+    """Wait for a turn, but for a request that is made inside of another."""
+    if _has_turn.get():
+        # If all who have a turn did so, none would ever go on.
+        yield
+        return
+    turns = _turns.get(None)
+    if turns is None:
+        turns = Semaphore(_THREADS_BUT_ONE)
+        _turns.set(turns)
+    async with turns:
+        token = _has_turn.set(True)
+        try:
+            yield
+        finally:
+            _has_turn.reset(token)
+
+
+@contextlib.contextmanager
+def _transaction(context: RequestContext) -> Iterator[None]:
+    """Open a transaction, unless the context is that of another request."""
+    mine = object()
+    slot = vars(context.transaction_slot)
+    if slot.setdefault('request', mine) is not mine:
+        raise exception.TransactionInUse(
+            owner='another request', caller='this one'
+        )
+    try:
+        with db.api.transaction(context, handover=True):
+            yield
+    finally:
+        del slot['request']
+
+
+async def _open(context: Context) -> AsyncIterator[RequestContext]:
+    async with _turn(), contextmanager_in_threadpool(_transaction(context)):
         yield context
 
 
 async def get_transaction(
     context: Annotated[
-        RequestContext,
-        fastapi.Depends(
-            _open, scope='function', max_concurrency=_THREADS_BUT_ONE
-        ),
+        RequestContext, fastapi.Depends(_open, scope='function')
     ],
 ) -> RequestContext:
     """Return the context of the request, in its one transaction.

@@ -9,6 +9,10 @@ Its end is the last of the functions that run after a request, before the
 first byte is sent, so that a COMMIT that fails is answered by a 500. What is
 streamed runs without a transaction. Only an application behind
 keystonemiddleware may believe the headers that the context is made of.
+
+A request inside of a request, as a view makes one by ``test_client()``, has a
+context and a transaction of its own, though Flask has one ``g`` for both:
+``g.context`` is that of ``flask.request``.
 """
 
 from collections.abc import Callable
@@ -17,7 +21,9 @@ from typing import Any
 from typing import TypeVar
 
 import flask
+from flask import globals as flask_globals
 
+from myservice import exception
 from myservice.web import common
 
 F = TypeVar('F', bound=Callable[..., Any])
@@ -25,6 +31,11 @@ F = TypeVar('F', bound=Callable[..., Any])
 # An option of the application; and a mark on a view.
 TRANSACTION = 'MYSERVICE_TRANSACTION'
 _WITHOUT = 'myservice_without_transaction'
+
+# An extension of the application; and attributes of a request.
+_EXTENSION = 'myservice'
+_CONTEXT = 'myservice_context'
+_SERVING = 'myservice_serving'
 
 
 def init_app(
@@ -34,24 +45,36 @@ def init_app(
 
     An exception that nobody handled rolls it back, and so does a response from
     400 on, which is what becomes of ``abort(404)``. No transactions:
-    ``app.config['MYSERVICE_TRANSACTION'] = False``.
+    ``app.config['MYSERVICE_TRANSACTION'] = False``. A second call for the same
+    application changes nothing.
 
     :param app: the application; what it does before and after requests is in
         the transaction if it is registered later than this
     :param admin_roles: who has one of these roles is an administrator
+    :raises InvalidInput: when an earlier call has named other roles
     """
+    roles = {role.lower() for role in admin_roles}
+    if app.extensions.setdefault(_EXTENSION, roles) is not roles:
+        _refuse_other_roles(app.extensions[_EXTENSION], roles)
+        return
     app.config.setdefault(TRANSACTION, True)
+    kinds = (_Globals, app.app_ctx_globals_class)
+    globals_class: Any = type('Globals', kinds, {})
+    app.app_ctx_globals_class = globals_class
 
     def begin() -> None:
-        context = common.make_context(flask.request.environ, admin_roles)
-        flask.g.context = context
+        serving = _Serving(flask.request.environ, roles)
+        setattr(flask.request, _SERVING, serving)
+        flask.g.context = serving.context
         view = app.view_functions.get(flask.request.endpoint or '')
         if app.config[TRANSACTION] and not hasattr(view, _WITHOUT):
-            flask.g._transaction = common.RequestTransaction(context)
+            serving.begin()
 
+    flask.request_started.connect(_expect_context, app)
     app.before_request(begin)
     app.after_request(_end)
-    app.teardown_request(lambda error: _end_if_open(commit=False))
+    app.teardown_request(_leave)
+    app.teardown_appcontext(_leave_all)
 
 
 def no_transaction(view: F) -> F:
@@ -64,12 +87,107 @@ def no_transaction(view: F) -> F:
     return view
 
 
+class _Globals:
+    """``flask.g``, in which ``context`` is a matter of the request."""
+
+    @property
+    def context(self) -> Any:
+        """The context of ``flask.request``.
+
+        Until somebody has given it one, as to a request that a test or a mail
+        template only pushes, it is that of the request around it.
+        """
+        if flask.has_request_context():
+            around = next(common.served(), None)
+            context = getattr(
+                flask.request, _CONTEXT, around and around.context
+            )
+            if context is not None:
+                return context
+        raise AttributeError('context')
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != 'context' or not flask.has_request_context():
+            self.__dict__[name] = value
+            return
+        setattr(flask.request, _CONTEXT, value)
+        serving = _get_serving()
+        if serving is not None:
+            serving.context = value
+
+    def __contains__(self, item: str) -> bool:
+        return item in self.__dict__ or (
+            item == 'context' and hasattr(self, item)
+        )
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute, or the default."""
+        if name == 'context':
+            return getattr(self, name, default)
+        return self.__dict__.get(name, default)
+
+
+class _Serving(common.Serving):
+    """A request of Flask, and where it is served."""
+
+    def __init__(
+        self, environ: dict[str, Any], admin_roles: Collection[str]
+    ) -> None:
+        super().__init__(environ, admin_roles)
+        # A copy of its context, for a thread, has the same request.
+        self.request_context: Any = _now(flask_globals.request_ctx)
+        self.app_context: Any = _now(flask_globals.app_ctx)
+
+    def leave(self) -> None:
+        """Be no longer served; what is still open is rolled back."""
+        self.request_context = self.app_context = None
+        super().leave()
+
+
+def _refuse_other_roles(known: set[str], roles: set[str]) -> None:
+    if roles != known:
+        raise exception.InvalidInput(
+            field='admin_roles',
+            reason=f'init_app() was called with {sorted(known)} before, and '
+            f'now with {sorted(roles)}',
+        )
+
+
+def _expect_context(_: flask.Flask, **__: Any) -> None:
+    # From here on, that of a request around this one will not do.
+    setattr(flask.request, _CONTEXT, None)
+
+
+def _get_serving() -> _Serving | None:
+    """Return what serves the request, unless this is a copy for a thread."""
+    serving: _Serving | None = getattr(flask.request, _SERVING, None)
+    if serving is not None:
+        if serving.request_context is _now(flask_globals.request_ctx):
+            return serving
+    return None
+
+
+def _now(proxy: Any) -> Any:
+    return proxy._get_current_object()
+
+
 def _end(response: flask.Response) -> flask.Response:
-    _end_if_open(commit=response.status_code < common.FIRST_ERROR)
+    serving = _get_serving()
+    if serving is not None:
+        serving.end(commit=response.status_code < common.FIRST_ERROR)
     return response
 
 
-def _end_if_open(commit: bool) -> None:
-    transaction = flask.g.pop('_transaction', None)
-    if transaction is not None:
-        transaction.end(commit)
+def _leave(_: BaseException | None) -> None:
+    serving = _get_serving()
+    if serving is not None:
+        serving.leave()
+
+
+def _leave_all(_: BaseException | None) -> None:
+    # Another function may have raised where _leave should have been called.
+    app_context = _now(flask_globals.app_ctx)
+    for serving in common.served():
+        if isinstance(serving, _Serving):
+            if serving.app_context is app_context:
+                serving.leave()

@@ -63,15 +63,23 @@ class ContextMiddleware:
         :param start_response: called when the transaction has ended
         :returns: the body
         """
-        context = common.make_context(environ, self._admin_roles)
-        environ[CONTEXT] = context
-        if not self._transaction:
+        if CONTEXT in environ:
+            # Of the request around this one, which goes on with it.
+            environ = {**environ}
+        with common.Serving(environ, self._admin_roles) as serving:
+            environ[CONTEXT] = serving.context
+            if self._transaction:
+                return self._in_transaction(environ, start_response)
             return self._application(environ, start_response)
+
+    def _in_transaction(
+        self, environ: 'WSGIEnvironment', start_response: 'StartResponse'
+    ) -> Iterable[bytes]:
         response = _Response(start_response)
         try:
             with (
                 contextlib.suppress(common.RolledBack),
-                db.api.transaction(context, handover=True) as session,
+                db.api.transaction(environ[CONTEXT], handover=True) as session,
             ):
                 response.take(self._application(environ, response.start))
                 # A refusal can be what became of a statement that failed;
