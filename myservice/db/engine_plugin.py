@@ -405,7 +405,6 @@ def mark_open(connection: sa.Connection) -> None:
     info[_STATE] = _OPEN
     # Those of sessions before, which would collect errors for ever.
     info.pop(_FAILURES, None)
-    info.pop(_STANDING_AGAINST, None)
 
 
 def collect_failures(
@@ -428,9 +427,13 @@ def mark_committing(connection: sa.Connection) -> None:
 
     :raises TransactionDoomed: when a statement has failed
     """
-    for failure in connection.info.get(_STANDING_AGAINST, ()):
-        raise errors.doomed(failure) from failure
-    connection.info[_STATE] = _COMMITTING
+    info = connection.info
+    standing: Any = info.get(_STANDING_AGAINST)
+    for failures in info.get(_FAILURES, ()):
+        if failures is standing:
+            for failure in failures:
+                raise errors.doomed(failure) from failure
+    info[_STATE] = _COMMITTING
 
 
 def mark_ended(connection: sa.Connection) -> None:

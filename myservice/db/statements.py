@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import exception
+from myservice.db.dialects import backend_of
 
 # What says what it does in SQL only.
 IN_SQL = (sa.TextClause, sa.schema.ExecutableDDLElement, str)
@@ -17,21 +18,26 @@ _WRITES = re.compile(
     r'\b(insert|(?<!for )update|delete|merge|into)\b|;\s*\S', re.I
 )
 
-# What may stand before a statement: its beginning, another one, a comment.
-_START = r'(?:\A|;)(?:\s|/\*.*?\*/|--[^\n]*\n|\()*'
-_ENDS = re.compile(
-    _START + r'(?:commit|rollback(?!\s+(?:work\s+|transaction\s+)?to\b)|begin'
-    r'|start\s+transaction|end|abort|prepare\s+transaction|xa'
-    r'|set\s+(?:(?:session|local)\s+|@@(?:session\.|local\.)?)?autocommit)\b',
-    re.I | re.S,
+# What says nothing of what a statement does: text, names, comments, bodies of
+# PostgreSQL's functions. MariaDB executes /*! such comments */.
+_CONTENTS = re.compile(
+    r"""'[^']*'|"[^"]*"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*(?!!).*?\*/""",
+    re.S,
 )
-_COMMIT_DDL = ('mysql', 'mariadb')
+_ENDS = re.compile(
+    r'(?:\A|;)[\s(]*(?:commit|rollback)\b'
+    r'(?!\s+(?:work\s+|transaction\s+)?to\b)'
+    r'|\A[\s(]*(?:begin|start\s+transaction|end|abort|prepare\s+transaction|xa'
+    r'|set\s+(?:(?:session|local)\s+|@@(?:session\.|local\.)?)?autocommit)\b',
+    re.I,
+)
 # MariaDB commits before and after these, without a word.
 _COMMITS = re.compile(
-    _START + r'(?:alter|(?:create(?:\s+or\s+replace)?|drop)(?!\s+temporary)'
-    r'|rename|truncate|grant|revoke|(?:un)?lock\s+tables?|analyze|check'
-    r'|optimize|repair|flush|cache|load\s+index|reset|set\s+password)\b',
-    re.I | re.S,
+    r'\A\s*(?:alter|(?:create|drop)(?!(?:\s+or\s+replace)?\s+temporary)'
+    r'|rename|truncate|grant|revoke|(?:un)?lock\s+tables?'
+    r'|(?:analyze|check|optimize|repair)\s+(?:\w+\s+)?tables?'
+    r'|flush|cache\s+index|load\s+index|reset|set\s+password)\b',
+    re.I,
 )
 
 
@@ -76,10 +82,10 @@ def ends_transaction(statement: Any, dialect: sa.Dialect) -> bool:
         sql = str(statement)
     if isinstance(statement, sa.schema.ExecutableDDLElement):
         sql = str(statement.compile(dialect=dialect))
-    return _ends_transaction(sql, dialect.name in _COMMIT_DDL)
+    return _ends_transaction(sql, backend_of(dialect) == 'mysql')
 
 
 @functools.lru_cache(maxsize=1000)
 def _ends_transaction(sql: str, commits_ddl: bool) -> bool:
-    text = _QUOTED.sub("''", sql)
+    text = _CONTENTS.sub(' ', sql)
     return bool(_ENDS.search(text) or (commits_ddl and _COMMITS.search(text)))

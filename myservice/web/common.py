@@ -1,5 +1,6 @@
 """What the adapters share: the context of a request, and its transaction."""
 
+import contextlib
 import contextvars
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -105,15 +106,17 @@ class Serving:
 
     def leave(self) -> None:
         """Be no longer served; what is still open is rolled back."""
-        inside = [*served()]
-        if self in inside:
+        with contextlib.ExitStack() as ends:
+            ends.callback(self.end, commit=False)
+            inside = [*served()]
+            if self not in inside:
+                return
             # Those inside of this one were left without an end.
-            for each in inside[: inside.index(self)]:
-                each.end(commit=False)
+            for each in reversed(inside[: inside.index(self)]):
+                ends.callback(each.end, commit=False)
             _innermost.set(self._outer)
             if self._outer is not None and self._before is not None:
                 self._before.update_store()
-        self.end(commit=False)
 
     def __enter__(self) -> Self:
         return self

@@ -153,6 +153,15 @@ class TestEndOfBlock(HookTestCase):
                     self.check_at_rest()
                     self.empty()
 
+    def test_they_may_be_the_only_ones_that_write(self) -> None:
+        for call in CALLS:
+            with db.api.transaction(self.context) as session:
+                outcomes = self.listen(session, 'before_commit', call)
+            self.assertEqual(['joined'], outcomes, call)
+            self.assertEqual(['hook'], self.hosts(), call)
+            self.check_at_rest()
+            self.empty()
+
     def test_what_listeners_write_is_rolled_back_with_all_else(self) -> None:
         for name in WHILE_OPEN:
             for call in CALLS:
@@ -506,7 +515,28 @@ class TestOtherPlaces(HookTestCase):
                 except Exception:
                     return
 
-    def test_so_it_does_in_a_session_that_nobody_shares(self) -> None:
+    def test_calls_beside_a_session_that_nobody_shares_are_by_themselves(
+        self,
+    ) -> None:
+        for name in ('before_commit', 'before_flush', 'after_flush'):
+            session = db.api.get_session(self.context)
+            with session.begin():
+                outcomes = self.listen(session, name, create)
+                session.execute(sa.select(1))
+                session.add(pending())
+            if self.backend == 'sqlite':
+                self.assertIsInstance(
+                    outcomes[0], exception.WouldWaitForItself, name
+                )
+                self.assertEqual([], self.hosts())
+            else:
+                self.assertEqual(['hook'], self.hosts())
+            self.check_at_rest()
+            self.empty()
+
+    def test_a_swallowed_flush_dooms_a_session_that_nobody_shares(
+        self,
+    ) -> None:
         for wrong in ([pending(), pending()], [object_that_fails()]):
             session = db.api.get_session(self.context)
 

@@ -71,8 +71,25 @@ STATEMENTS = (
     'SET @@autocommit = 1',
     '-- a comment\nCOMMIT',
     '/* a comment */ COMMIT',
-    'SELECT 1; COMMIT',
+    "SELECT 'a' ; -- and so on\n COMMIT",
 )
+# Inside of a transaction these are harmless, where they are known.
+HARMLESS = {
+    'sqlite': (
+        'CREATE TRIGGER t AFTER DELETE ON operations '
+        "BEGIN SELECT 'a'; SELECT 'b'; END",
+    ),
+    'postgresql': (
+        'DO $$ BEGIN PERFORM 1; END; $$',
+        'DO $body$ BEGIN PERFORM 1; IF false THEN COMMIT; END IF; END $body$',
+        'CREATE TABLE ended (a INT)',
+    ),
+    'mysql': (
+        'ANALYZE SELECT 1',
+        'CREATE OR REPLACE TEMPORARY TABLE begun (a INT)',
+        'DROP TEMPORARY TABLE begun',
+    ),
+}
 
 
 class OwnershipTestCase(base.DatabaseTestCase):
@@ -179,21 +196,22 @@ class TestParts(OwnershipTestCase):
             self.assertNotIn('things', names)
 
     def test_statements_that_only_look_like_it_are_sent(self) -> None:
-        with db.api.transaction(self.context) as session:
+        with (
+            self.assertRaises(ZeroDivisionError),
+            db.api.transaction(self.context) as session,
+        ):
+            add(session)
             session.execute(sa.text("SELECT 'a; COMMIT'"))
+            session.execute(sa.text('SELECT 1 -- so far; COMMIT comes later'))
+            session.execute(sa.text('SELECT 1 /* ; ROLLBACK */'))
+            for sql in HARMLESS[self.backend]:
+                session.connection().exec_driver_sql(sql)
             session.execute(sa.text('SAVEPOINT s'))
             add(session)
             session.execute(sa.text('ROLLBACK TO SAVEPOINT s'))
             session.execute(sa.text('RELEASE SAVEPOINT s'))
-            temporary = 'CREATE TEMPORARY TABLE ended (begin_at INT)'
-            session.execute(sa.text(temporary))
-            session.execute(
-                sa.text(
-                    'DROP TABLE ended'
-                    if self.backend != 'mysql'
-                    else 'DROP TEMPORARY TABLE ended'
-                )
-            )
+            raise ZeroDivisionError
+
         self.assertEqual(0, self.count())
 
     def test_a_savepoint_of_another_part_is_not_ended(self) -> None:
