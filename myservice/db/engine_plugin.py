@@ -426,7 +426,7 @@ def mark_committing(connection: sa.Connection) -> None:
     :raises TransactionDoomed: when a statement has failed
     """
     info = connection.info
-    standing = info.get(_STANDING_AGAINST)
+    standing: Any = info.get(_STANDING_AGAINST)
     for failures in info.get(_FAILURES, ()):
         if failures is standing:
             for failure in failures:

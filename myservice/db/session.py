@@ -152,7 +152,9 @@ def transaction(
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed, and the
         block goes on or ends without an exception
-    :raises TransactionEnded: for who uses the session after the block
+    :raises TransactionEnded: for who uses the session after the block, or
+        listens to its end where no call can join any more
+    :raises NotTransactionOwner: for who would end it inside of the block
     :raises InvalidInput: when context is no RequestContext; for a bind inside
         of an open transaction, or one that is no connection of that engine
     :raises CommitUnknown: when the connection was lost during COMMIT
