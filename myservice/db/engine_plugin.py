@@ -5,6 +5,7 @@ engine.py adds. It puts right what the defaults of oslo.db and SQLAlchemy cost:
 pings, double rollbacks, connections that are not pooled.
 """
 
+import logging
 import sqlite3
 import time
 import weakref
@@ -23,8 +24,21 @@ from myservice import exception
 from myservice.db import dialects
 from myservice.db import errors
 from myservice.db import fork
+from myservice.db import interrupts
+from myservice.db import operation
 from myservice.db import sqlite_connection
 from myservice.db import turn
+from myservice.db import wire
+from myservice.db.marks import COMMITTER as _COMMITTER
+from myservice.db.marks import COMMITTING as _COMMITTING
+from myservice.db.marks import ENDED as _ENDED
+from myservice.db.marks import FAILURES as _FAILURES
+from myservice.db.marks import FORM as FORM
+from myservice.db.marks import OPEN as _OPEN
+from myservice.db.marks import STATE as _STATE
+from myservice.db.marks import UNKNOWN as _UNKNOWN
+
+LOG = logging.getLogger(__name__)
 
 # What an engine is for: transactions of a Session; those of statements only;
 # writes that are one statement; reads; read-only transactions; and the last
@@ -39,25 +53,15 @@ Form = Literal[
     'stale_snapshot',
 ]
 
-# Marks in the ``info`` of a connection.
-_STATE = 'myservice.state'
-_OPEN, _COMMITTING, _ENDED = 'open', 'committing', 'ended'
-# Somebody may use it past SQLAlchemy's Connection, by raw_connection().
-_UNKNOWN = 'unknown'
+# Marks in the ``info`` of a connection, beside those of marks.py.
 _RETURNED_AT = 'myservice.returned_at'
 
 # oslo.db's own: its listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT
 # too, unless it finds this mark, so ours, which runs first, always leaves it.
 _OSLO_DB_HAS_BEGUN = 'in_transaction'
 
-# The lists, in the ``info`` of a connection, that sessions want the errors of
-# its statements in.
-_FAILURES = 'myservice.failures'
-# The one of them that must be empty when COMMIT is sent.
+# The list of failures that must be empty when COMMIT is sent.
 _STANDING_AGAINST = 'myservice.standing_against'
-
-# A parameter of the URL, and an execution option.
-FORM = 'myservice_form'
 
 # What SQLite is told for each form: there, a form is no mode of a connection,
 # so one engine serves them all. A deferred transaction that reads first and
@@ -176,8 +180,9 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(engine, 'engine_connect', mark_ended)
             event.listen(engine, 'begin', mark_open)
             event.listen(engine, 'commit', mark_committing)
-            event.listen(engine, 'rollback', mark_ended)
+            event.listen(engine, 'rollback', mark_rolled_back)
             event.listen(engine, 'reset', _roll_back_if_open)
+            _mark_committed(engine.dialect)
         backend = dialects.backend_of(engine.dialect)
         if backend == 'sqlite':
             event.listen(engine, 'begin', self._begin_sqlite)
@@ -189,10 +194,16 @@ class EnginePlugin(CreateEnginePlugin):
         else:
             event.listen(engine, 'checkin', _note_time)
             event.listen(engine, 'checkout', self._ping_if_idle(engine))
-        if backend == 'mysql' and not any(
-            name.startswith(_ABOUT_TLS) for name in self._query
-        ):
-            event.listen(engine, 'do_connect', _with_one_context(engine))
+            event.listen(engine, 'invalidate', interrupts.cancel)
+            if self._form != 'autocommit':
+                interrupts.let_the_first_error_win(engine)
+        if backend == 'mysql':
+            one_context = not any(
+                name.startswith(_ABOUT_TLS) for name in self._query
+            )
+            event.listen(
+                engine, 'do_connect', _connect_pymysql(engine, one_context)
+            )
 
     def renew(self) -> None:
         """Begin in a forked child, with a pool of its own."""
@@ -288,6 +299,9 @@ class EnginePlugin(CreateEnginePlugin):
             except engine.dialect.loaded_dbapi.Error as error:
                 failure = error
             taken = errors.taken_by_driver(failure, engine.dialect)
+            if taken is None and wire.is_busy(dbapi_connection):
+                # Cleaning up after an interrupt, the ping has failed.
+                taken = failure.__context__
             if taken is not None:
                 raise taken
             # What killed this connection (a restart, a failover) has most
@@ -333,7 +347,9 @@ class EnginePlugin(CreateEnginePlugin):
             time.sleep(0.01)
 
 
-def _with_one_context(engine: sa.Engine) -> Callable[..., Any]:
+def _connect_pymysql(
+    engine: sa.Engine, one_context: bool
+) -> Callable[..., Any]:
     """Return what connects PyMySQL as by default, but with one TLS context.
 
     Its default is TLS if the server has it, and no verification. Yet it reads
@@ -342,12 +358,14 @@ def _with_one_context(engine: sa.Engine) -> Callable[..., Any]:
     puts its own. A URL that says something about TLS is left to it: the files
     that are named there may change.
     """
-    dbapi: Any = engine.dialect.loaded_dbapi
-    tls = dbapi.connect(defer_connect=True).ctx
+    make = wire.pymysql_connection(engine.dialect)
+    tls = make(defer_connect=True).ctx
     without_tls = {'ssl_disabled': True, 'defer_connect': True}
 
     def connect(_: Any, record: Any, args: Any, kwargs: Any) -> Any:
-        connection = dbapi.connect(*args, **(kwargs | without_tls))
+        if not one_context:
+            return make(*args, **kwargs)
+        connection = make(*args, **(kwargs | without_tls))
         connection.ssl = True
         connection.ctx = tls
         connection.connect()
@@ -432,6 +450,29 @@ def mark_committing(connection: sa.Connection) -> None:
             for failure in failures:
                 raise errors.doomed(failure) from failure
     info[_STATE] = _COMMITTING
+    if connection.get_execution_options()[FORM] != 'snapshot':
+        info[_COMMITTER] = call = operation.current()
+        call.sent = True
+
+
+def _mark_committed(dialect: Any) -> None:
+    """Note that a COMMIT was answered; there is no event for that."""
+    commit = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        commit(connection)
+        info = connection.info
+        info[_STATE] = _ENDED
+        info.pop(_COMMITTER, None)
+
+    dialect.do_commit = do_commit
+
+
+def mark_rolled_back(connection: sa.Connection) -> None:
+    """Note that a ROLLBACK is sent, so that nothing has taken effect."""
+    mark_ended(connection)
+    if not connection.invalidated and _COMMITTER in connection.info:
+        connection.info.pop(_COMMITTER).sent = False
 
 
 def mark_ended(connection: sa.Connection) -> None:
@@ -444,10 +485,16 @@ def mark_ended(connection: sa.Connection) -> None:
 def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
     if state.terminate_only:
         return
-    if record.info.get(_STATE) not in (_OPEN, _UNKNOWN):
+    if wire.is_busy(dbapi_connection):
+        # It would wait for the answer, or take it for its own.
+        LOG.warning('A connection came back busy, and is closed.')
+        record.invalidate()
         return
-    if not state.transaction_was_reset:
-        dbapi_connection.rollback()
+    if record.info.get(_STATE) not in (_OPEN, _COMMITTING, _UNKNOWN):
+        return
+    # SQLAlchemy says that it was reset also where a COMMIT was not sent,
+    # because of what a listener has raised.
+    dbapi_connection.rollback()
     record.info[_STATE] = _ENDED
 
 
@@ -464,10 +511,7 @@ def _handle_error(context: Any) -> BaseException | None:
 
 def _translate_error(context: Any) -> BaseException | None:
     error = errors.translate(context)
-    if not isinstance(
-        context.original_exception, context.dialect.loaded_dbapi.Error
-    ):
-        _drop_if_sent(context)
+    interrupts.drop_if_busy(context)
     connection = context.connection
     if not connection or connection.closed or connection.invalidated:
         return error
@@ -488,14 +532,3 @@ def _translate_error(context: Any) -> BaseException | None:
     if committing and error is not None and errors.is_lost(error):
         return errors.commit_unknown(error)
     return error
-
-
-def _drop_if_sent(context: Any) -> None:
-    """Let nobody else have the answer to what was interrupted.
-
-    In SQLite answers belong to statements; with nothing sent there is none.
-    """
-    backend = dialects.backend_of(context.dialect)
-    sent = context.execution_context is not None or context.statement is None
-    context.is_disconnect = sent and backend != 'sqlite'
-    context.invalidate_pool_on_disconnect = False

@@ -23,6 +23,7 @@ from myservice.db import fork
 from myservice.db import operation
 from myservice.db import ownership
 from myservice.db import statements
+from myservice.db import wire
 from myservice.db.dialects import backend_of
 from myservice.db.operation import Operation
 
@@ -47,6 +48,8 @@ class Session(orm.Session):
         self.connection_in_use: sa.Connection | None = None
         # Whether a transaction, or a savepoint, of it is on its way out.
         self.is_ending = False
+        # The driver's, where there is a wire.
+        self.driver_connection: Any = None
         # The errors of its statements, and how many there were before each
         # savepoint: to roll back to it takes back those that came after it.
         self.failures: list[BaseException] = []
@@ -119,6 +122,15 @@ class Session(orm.Session):
         if isinstance(transaction, ownership.OwnedTransaction):
             transaction.refuse_part(what)
 
+    def is_sending(self) -> bool:
+        """Return whether its connection waits for an answer."""
+        used = self.connection_in_use
+        return (
+            used is not None
+            and wire.is_busy(self.driver_connection)
+            and not (used.closed or used.invalidated)
+        )
+
     def locks(self) -> bool:
         """Return whether a get by id locks its row: unless it only reads."""
         return not self.read_only
@@ -137,6 +149,8 @@ def _collect_failures(
     session: Session, _: Any, connection: sa.Connection
 ) -> None:
     session.connection_in_use = connection
+    if backend_of(connection.dialect) != 'sqlite':
+        session.driver_connection = connection.connection.driver_connection
     engine_plugin.collect_failures(
         connection,
         session.failures,
@@ -254,6 +268,11 @@ class Transaction:
                 if self._depth or not self._handover:
                     raise _in_use(self._owner, caller)
                 self._owner = caller
+            elif self.session.driver_connection and self.session.is_sending():
+                raise exception.TransactionInUse(
+                    owner=f'{_name(caller)}, which waits for an answer',
+                    caller='the same, as from the handler of a signal',
+                )
             self._depth += 1
             self._busy += busy
         try:
@@ -303,14 +322,19 @@ class Transaction:
             self._is_over = True
             self._commits = False
             self._ended_by = threading.current_thread()
+            is_owner = self._owner[0] is threading.current_thread()
             try:
-                is_quiet = self._owner[0] is threading.current_thread() or (
+                if not is_owner:
                     self._changed.wait_for(lambda: not self._busy, patience)
-                )
             finally:
+                # Whoever is interrupted here does not leave it to the pool.
+                if not is_owner and self._busy:
+                    self._detach()
                 self._let_go()
+
+    def _detach(self) -> None:
         connection = self.session.connection_in_use
-        if is_quiet or connection is None or connection.closed:
+        if connection is None or connection.closed:
             return
         # In SQLite answers belong to statements, and cannot be mixed up.
         if backend_of(connection.dialect) != 'sqlite':
@@ -340,6 +364,9 @@ class Transaction:
         try:
             self.session.close()
         finally:
+            if self._owner == _thread_of_control():
+                # Blocks of his that have not ended were interrupted.
+                self._depth = self._busy = 0
             # In this order, whoever leaves last also leaves the slot, and no
             # lock is needed, which a child might wait for.
             self._is_closed = self._is_over = True
@@ -384,10 +411,11 @@ def _thread_of_control() -> tuple[Any, Any]:
 def _in_use(
     owner: tuple[Any, Any], caller: tuple[Any, Any]
 ) -> exception.TransactionInUse:
-    def name(who: tuple[Any, Any]) -> str:
-        thread, task = who
-        return f'thread {thread.name}' + (
-            f', task {task.get_name()}' if task else ''
-        )
+    return exception.TransactionInUse(owner=_name(owner), caller=_name(caller))
 
-    return exception.TransactionInUse(owner=name(owner), caller=name(caller))
+
+def _name(who: tuple[Any, Any]) -> str:
+    thread, task = who
+    return f'thread {thread.name}' + (
+        f', task {task.get_name()}' if task else ''
+    )

@@ -59,13 +59,14 @@ class LightSession(_Light):
     :param writes: how many statements of a block may write
     """
 
-    __slots__ = ('_depth', '_writes', '_written')
+    __slots__ = ('_call', '_depth', '_writes', '_written')
 
     def __init__(self, engine: sa.Engine, writes: int) -> None:
         super().__init__(engine)
         self._writes = writes
         self._written = 0
         self._depth = 0
+        self._call: Operation | None = None
 
     def begin(self) -> Self:
         """Return the block in which the session has a connection."""
@@ -75,10 +76,13 @@ class LightSession(_Light):
         if self._depth == 0:
             self._connection = self._engine.connect()
             self._written = 0
+            self._call = None
         self._depth += 1
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if error is not None and self._call is not None:
+            self._call.note_doubt(error)
         self._depth -= 1
         if self._depth == 0:
             self.close()
@@ -111,7 +115,10 @@ class LightSession(_Light):
         if writes:
             self._count_write(statement, params)
         try:
-            return self._connection.execute(statement, params)
+            result = self._connection.execute(statement, params)
+            if writes and self._call is not None:
+                self._call.sent = True
+            return result
         except errors.TRANSIENT as error:
             # A write commits by itself: to lose its reply is to lose that of
             # a COMMIT, and once it is done no error may say that it is not.
@@ -126,6 +133,7 @@ class LightSession(_Light):
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
             raise exception.SecondWriteInAutocommit(statement=str(statement))
+        self._call = operation.current()
 
 
 class LightTransaction(_Light):
@@ -146,9 +154,13 @@ class LightTransaction(_Light):
         with self._engine.connect() as connection:
             engine_plugin.mark_ended(connection)
             self._connection = connection
-            self._failure: Exception | None = None
+            self._failure: BaseException | None = None
             try:
                 yield self
+            except BaseException:
+                connection.rollback()
+                engine_plugin.mark_ended(connection)
+                raise
             finally:
                 self._connection = None
             if self._failure is not None:
@@ -185,6 +197,6 @@ class LightTransaction(_Light):
             engine_plugin.mark_open(connection)
         try:
             return connection.execute(statement, params)
-        except Exception as error:
+        except BaseException as error:
             self._failure = error
             raise

@@ -2,6 +2,9 @@
 
 Each attempt finds the same uuids here. What an attempt whose COMMIT was lost
 has left in the database can so be told from what others wrote.
+
+It knows, too, whether anything may have been committed, and notes it in an
+interrupt that leaves it then.
 """
 
 import contextvars
@@ -9,6 +12,19 @@ from collections.abc import Callable
 from typing import Any
 
 import uuid6
+from oslo_db import exception as db_exception
+
+from myservice import exception
+
+# What the layer and its libraries raise. Anything else that leaves a call is
+# an interrupt, or a fault of whoever was called: it leaves as it is.
+_OURS = (
+    exception.MyServiceError,
+    db_exception.DBError,
+    db_exception.DBInvalidUnicodeParameter,
+)
+
+_UNKNOWN = 'It is unknown whether'
 
 
 def new_id() -> str:
@@ -23,13 +39,16 @@ class Operation:
     :param engines: those that the caller's context names, if it does
     """
 
-    __slots__ = ('_ids', 'attempt', 'engines', 'function')
+    __slots__ = ('_ids', 'attempt', 'engines', 'function', 'sent')
 
     def __init__(self, function: str, engines: Any = None) -> None:
         self.function = function
         self.engines = engines
         # The number of the attempt that is under way, from 1 on.
         self.attempt = 1
+        # Whether a COMMIT, or a write that commits by itself, may have taken
+        # effect.
+        self.sent = False
         self._ids: dict[str, str] = {}
 
     @property
@@ -43,6 +62,38 @@ class Operation:
             return self._ids[what]
         except KeyError:
             return self._ids.setdefault(what, new_id())
+
+    def note_doubt(self, error: BaseException) -> None:
+        """Note in an interrupt that nobody knows what became of this.
+
+        :param error: what leaves the operation; an error of ours says by its
+            type what is known, and is left alone
+        """
+        if self.sent and is_foreign(error):
+            self.leave_in_doubt(error)
+
+    def leave_in_doubt(self, error: BaseException) -> None:
+        """Note in an error that nobody knows what became of this.
+
+        :param error: what leaves it; one that says so is left alone
+        """
+        self.sent = True
+        if not says_unknown(error):
+            error.add_note(
+                f'{_UNKNOWN} {self.function} (operation {self.id}) took '
+                f'effect: it was interrupted.'
+            )
+
+
+def says_unknown(error: BaseException) -> bool:
+    """Return whether an error notes that an outcome is unknown."""
+    notes = getattr(error, '__notes__', ())
+    return any(note.startswith(_UNKNOWN) for note in notes)
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Return whether neither the layer nor its libraries raised an error."""
+    return not isinstance(error, _OURS)
 
 
 CURRENT: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(

@@ -242,7 +242,11 @@ class _Attempts:
 
     def run(self) -> Any:
         """Try until there is a result, or an error that is final."""
-        return operation.run(self._operation, self._run)
+        try:
+            return operation.run(self._operation, self._run)
+        except BaseException as error:
+            self._operation.note_doubt(error)
+            raise
 
     def _run(self) -> Any:
         for number in itertools.count(1):
@@ -250,13 +254,18 @@ class _Attempts:
             try:
                 result = self._in_turn()
             except Exception as error:
-                self._wait_or_give_up(number, self._transient(error))
+                transient = self._transient(error)
+                # What is transient has done nothing, or is a doubt.
+                self._operation.sent = self._doubt is not None
+                self._wait_or_give_up(number, transient)
             else:
                 self.settle_doubt()
                 return result
 
     def _transient(self, error: Exception) -> Exception:
         """Return what is transient in an error, or raise what is final."""
+        if operation.says_unknown(error):
+            raise error
         if isinstance(error, errors.TRANSIENT):
             return error
         if isinstance(error, exception.CommitUnknown):
@@ -302,11 +311,15 @@ class _Attempts:
         except exception.CommitUnknown:
             self._final = True
             raise
+        finally:
+            # What was committed meanwhile was another one's.
+            self._operation.sent = False
 
     def settle_doubt(self) -> None:
         """Note that it is known what became of the attempts so far."""
         if self._doubt is not None:
             self._doubt = None
+            self._operation.sent = False
             statistics.count_in_doubt(resolved=True)
 
     def _unknown(self, reason: Exception) -> exception.CommitUnknown:

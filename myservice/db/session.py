@@ -25,6 +25,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import engine
+from myservice.db import operation
 from myservice.db.engine_plugin import Form
 from myservice.db.engine_plugin import is_autocommit
 from myservice.db.joined_session import Session
@@ -170,16 +171,22 @@ def transaction(
     opened = Transaction(own, handover, context.transaction_slot)
     # Longer than that no answer is waited for.
     patience = engine.get_engines(context).conf.database.read_timeout
+    call = operation.current()
     try:
-        with opened.begin():
-            try:
-                yield own
-                opened.end()
-            except BaseException:
-                opened.abandon(patience)
-                raise
-    finally:
-        opened.close()
+        try:
+            with opened.begin() as begun:
+                try:
+                    yield own
+                    opened.end()
+                except BaseException:
+                    opened.abandon(patience)
+                    raise
+                operation.run(call, begun.commit)
+        finally:
+            opened.close()
+    except BaseException as error:
+        call.note_doubt(error)
+        raise
 
 
 def _own_session(

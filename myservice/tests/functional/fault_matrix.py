@@ -7,7 +7,9 @@ database is compared with what the same call leaves there undisturbed:
 - a call that returned must have happened once; an empty list says that it
   has passed by what somebody else held, and must have done nothing;
 - one that raised an ordinary error must not have happened;
-- one that raised CommitUnknown, either.
+- one that raised CommitUnknown, either;
+- one that was interrupted by a signal must not have happened, unless the
+  exception notes that this is unknown.
 
 Anything else is a violation. As a program it prints the table::
 
@@ -30,12 +32,17 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.db import dialects
 from myservice.db import models
+from myservice.db import operation
 from myservice.tests import calls
 from myservice.tests import fixtures
+from myservice.tests import interrupts
 from myservice.tests import proxy
 from myservice.tests import servers
 
 LATE = 0.15
+
+# More commands than any call sends.
+_NEVER = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +63,18 @@ class Matrix:
 
     :param database: the fixture, set up
     :param between: the proxy in front of it; None for SQLite
+    :param interrupt: the fixture, set up
     """
 
     def __init__(
-        self, database: fixtures.Database, between: proxy.FaultProxy | None
+        self,
+        database: fixtures.Database,
+        between: proxy.FaultProxy | None,
+        interrupt: interrupts.Interrupt,
     ) -> None:
         self.database = database
         self.between = between
+        self.interrupt = interrupt
         # Looks at the database past proxy and layer.
         self.direct = sa.create_engine(
             database.connection, poolclass=sa.NullPool
@@ -85,18 +97,15 @@ class Matrix:
 
     def _faults(self) -> dict[str, Fault]:
         if self.between is None:
-            return {'writer busy': locked}
+            return {'writer busy': locked} | INTERRUPTS
         return AT_COMMANDS | CONNECTIONS | {'rows locked': locked}
 
     def _undisturbed(self, name: str) -> tuple[Any, int]:
         world = self._new_world()
         before = self._contents()
-        if self.between is not None:
-            self.between.clear()
-        calls.example(name, world)()
-        sent = self.between.commands if self.between is not None else []
-        commands = sum(c.kind not in ('connect', 'quit') for c in sent)
-        return _difference(before, self._contents()), commands
+        with self.interrupt.at(_NEVER, lambda: None) as commands:
+            calls.example(name, world)()
+        return _difference(before, self._contents()), commands.seen
 
     def _cell(
         self, name: str, fault: Fault, position: int, expected: Any
@@ -109,12 +118,17 @@ class Matrix:
                 outcome = 'passed by' if call() == [] else 'once'
             except exception.CommitUnknown:
                 outcome = 'unknown'
+            except interrupts.TimeLimit as error:
+                outcome = 'interrupted'
+                if operation.says_unknown(error):
+                    outcome = 'interrupted, unknown'
             except Exception as error:
                 outcome = type(error).__name__
         found = _difference(before, self._contents())
         allowed = {
             'once': (expected,),
             'unknown': (expected, NOTHING),
+            'interrupted, unknown': (expected, NOTHING),
         }.get(outcome, (NOTHING,))
         if found in allowed:
             return Cell(outcome)
@@ -256,7 +270,25 @@ def locked(matrix: Matrix, position: int) -> Iterator[None]:
         let_go.join()
 
 
-AT_COMMANDS: dict[str, Fault] = {
+def _interrupted(arrives: bool) -> Fault:
+    @contextlib.contextmanager
+    def fault(matrix: Matrix, position: int) -> Iterator[None]:
+        handler = interrupts.raising(interrupts.TimeLimit())
+        with matrix.interrupt.at(position, handler, arrives):
+            yield
+        if arrives:
+            # Nobody waits for what the server does now.
+            time.sleep(LATE)
+
+    return fault
+
+
+INTERRUPTS: dict[str, Fault] = {
+    'interrupted': _interrupted(arrives=True),
+    'interrupted and lost': _interrupted(arrives=False),
+}
+
+AT_COMMANDS: dict[str, Fault] = INTERRUPTS | {
     'lost before it arrives': _at_command(proxy.DropBefore()),
     'reply lost': _at_command(proxy.DropAfter()),
     'reply cut in half': _at_command(proxy.DropMiddle()),
@@ -293,7 +325,9 @@ def matrix_of(backend: str) -> Iterator[Matrix]:
             models.Base.metadata.create_all(database.engine())
             between = stack.enter_context(proxy.FaultProxy(server.url))
             database.configure(connection=between.url)
-        yield Matrix(database, between)
+        engine = database.engine() if between is None else None
+        interrupt = interrupts.Interrupt(engine, between)
+        yield Matrix(database, between, stack.enter_context(interrupt))
 
 
 def table() -> tuple[list[str], list[str]]:

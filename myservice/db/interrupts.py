@@ -1,0 +1,158 @@
+"""What an interrupt does to a connection, and what cleaning up must not do.
+
+An interrupt is whatever is raised in the middle of a statement and is neither
+its result nor an error of the driver: by the handler of a signal (Ctrl-C, a
+time limit), or into a thread. It leaves as it is. A connection that waits for
+an answer is closed, and what may have been committed is noted in the
+interrupt.
+
+A ROLLBACK that fails does not replace the error that it is sent for. The
+connection is closed instead, which rolls back as well. Only where it is sent
+for no error is its own failure the news.
+"""
+
+import logging
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from myservice.db import marks
+from myservice.db import operation
+from myservice.db import statements
+from myservice.db import wire
+from myservice.db.dialects import backend_of
+
+LOG = logging.getLogger(__name__)
+
+# Where drivers raise an error of one of these types, or are called, where
+# they are written in C.
+_DRIVERS = (
+    'myservice.db.sqlite_',
+    'myservice.db.wire',
+    'psycopg',
+    'pymysql',
+    'sqlalchemy',
+)
+_UNSENDABLE = (ValueError, TypeError, ArithmeticError, LookupError)
+
+# In the ``info`` of a connection: the Connection that rolls back.
+_ROLLING_BACK = 'myservice.rolling_back'
+
+
+def drop_if_busy(context: Any) -> None:
+    """Drop a connection that waits for an answer, when an error is handled.
+
+    In SQLite there is none to wait for, and a connection may be the database.
+
+    :param context: SQLAlchemy's ExceptionContext
+    """
+    error = context.original_exception
+    connection = context.connection
+    if not connection or connection.closed or connection.invalidated:
+        return
+    if marks.FORM not in connection.get_execution_options():
+        # By this one SQLAlchemy asks the server what it is, on the first one
+        # of an engine; whatever it meets there, the connection is dropped.
+        return
+    busy = wire.is_busy(connection.connection.driver_connection)
+    if busy:
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+    elif isinstance(error, context.dialect.loaded_dbapi.Error):
+        return
+    elif backend_of(context.dialect) == 'sqlite':
+        context.is_disconnect = False
+    if busy or operation.is_foreign(error):
+        if _may_have_taken_effect(context, busy):
+            operation.current().leave_in_doubt(error)
+
+
+def _may_have_taken_effect(context: Any, busy: bool) -> bool:
+    connection, execution = context.connection, context.execution_context
+    if execution is None:
+        # Without a statement it is the end of a transaction; with one, what
+        # is to be sent was not made of it yet.
+        ends = context.statement is None
+        return ends and marks.COMMITTER in connection.info
+    options = connection.get_execution_options()
+    level = options.get('isolation_level', options[marks.FORM])
+    statement = execution.invoked_statement
+    if level.upper() != 'AUTOCOMMIT' or (
+        statement is not None and not statements.writes(statement)
+    ):
+        return False
+    executed = execution.cursor.rowcount != -1
+    return busy or _was_sent(context.original_exception, executed)
+
+
+def _was_sent(error: BaseException, executed: bool) -> bool:
+    """Return whether the driver may have sent what it executes.
+
+    What it cannot send, of which it complains itself, it has not.
+    """
+    within, own = executed, False
+    step = error.__traceback__
+    while step is not None:
+        code, module = step.tb_frame.f_code, step.tb_frame.f_globals
+        within = within or code.co_name.startswith('do_execute')
+        own = str(module.get('__name__', '')).startswith(_DRIVERS)
+        step = step.tb_next
+    return within and not (own and isinstance(error, _UNSENDABLE))
+
+
+def cancel(dbapi_connection: Any, *_: Any) -> None:
+    """Let the server stop what nobody waits for; listens to invalidate."""
+    wire.cancel(dbapi_connection)
+
+
+def let_the_first_error_win(engine: sa.Engine) -> None:
+    """Guard each ROLLBACK, and each ROLLBACK TO SAVEPOINT, of an engine.
+
+    :param engine: one on a server
+    """
+    dialect: Any = engine.dialect
+    event.listen(engine, 'rollback', _remember)
+    for name in ('do_rollback', 'do_rollback_to_savepoint'):
+        setattr(dialect, name, _guarded(dialect, getattr(dialect, name)))
+
+
+def _remember(connection: sa.Connection) -> None:
+    # The dialect is given what the Connection holds; with that closed, but
+    # not with the Connection told, it could not be used again.
+    if not connection.invalidated:
+        connection.info[_ROLLING_BACK] = weakref.ref(connection)
+
+
+def _guarded(
+    dialect: Any, roll_back: Callable[..., None]
+) -> Callable[..., None]:
+    def call(connection: Any, *args: Any) -> None:
+        first = sys.exception()
+        try:
+            roll_back(connection, *args)
+        except Exception as error:
+            of_driver = isinstance(error, dialect.loaded_dbapi.Error)
+            foreign = operation.is_foreign(error) and not of_driver
+            if first is None or foreign:
+                raise
+            LOG.warning(
+                'ROLLBACK failed, after %r; the connection is closed instead, '
+                'which rolls back as well: %s',
+                first,
+                error,
+            )
+            _close(connection, error)
+
+    return call
+
+
+def _close(connection: Any, error: Exception) -> None:
+    # To look at the info of a Connection that is invalidated would reconnect.
+    if not isinstance(connection, sa.Connection):
+        remembered = connection.info.pop(_ROLLING_BACK, None)
+        connection = (remembered and remembered()) or connection
+    connection.invalidate(error)

@@ -1,0 +1,114 @@
+"""The wire: whether a connection waits for an answer, and what comes between.
+
+A signal's handler can raise in the middle of a statement, and so can what is
+raised into a thread. The answer is then still to come, and whoever had the
+connection next would take it for his own. So it matters whether a connection
+waits for one. psycopg knows; PyMySQL is taught here; SQLite has no wire.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from myservice.db import errors
+
+LOG = logging.getLogger(__name__)
+
+# Of PyMySQL's connection, what sends a command and reads the answer.
+_COMMANDS = (
+    'autocommit',
+    'begin',
+    'commit',
+    'connect',
+    'next_result',
+    'ping',
+    'rollback',
+    'select_db',
+    'show_warnings',
+)
+
+# A server that is well takes milliseconds; one that is not must not hold up
+# whoever was interrupted.
+_CANCEL_TIMEOUT = 2.0
+
+# libpq's PQTRANS_ACTIVE.
+_ACTIVE = 1
+
+
+def pymysql_connection(dialect: Any) -> type[Any]:
+    """Return PyMySQL's connection, which knows whether it waits.
+
+    :param dialect: SQLAlchemy's, of PyMySQL
+    """
+    dbapi = dialect.loaded_dbapi
+
+    def waiting(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            self.waits = True
+            try:
+                answer = command(self, *args, **kwargs)
+            except dbapi.Error as error:
+                taken = errors.taken_by_driver(error, dialect)
+                if taken is None:
+                    self.waits = False
+                    raise
+            else:
+                self.waits = False
+                return answer
+            raise taken
+
+        return call
+
+    send = waiting(dbapi.Connection.query)
+
+    def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:
+        # What cannot be encoded is not sent.
+        if isinstance(sql, str):
+            sql = sql.encode(self.encoding)
+        return send(self, sql, unbuffered)
+
+    def close(self: Any) -> None:
+        # Its cursors would go on to read the rows that are left.
+        if self._result is not None:
+            self._result.unbuffered_active = False
+        dbapi.Connection.close(self)
+
+    commands: dict[str, Any] = {
+        name: waiting(getattr(dbapi.Connection, name)) for name in _COMMANDS
+    }
+    commands |= {'query': query, 'close': close, 'waits': False}
+    return type('Connection', (dbapi.Connection,), commands)
+
+
+def is_busy(connection: Any) -> bool:
+    """Return whether a connection waits for an answer, or for rows of it.
+
+    :param connection: the driver's
+    """
+    driver = type(connection)
+    if hasattr(driver, 'cancel_safe'):
+        active = connection.pgconn.transaction_status == _ACTIVE
+        return active or bool(connection.lock.locked())
+    if not hasattr(driver, 'waits'):
+        return False
+    result = connection._result
+    return bool(connection.waits or (result and result.unbuffered_active))
+
+
+def cancel(connection: Any) -> None:
+    """Let the server stop what a connection waits for, if it can be told.
+
+    It would go on to the end otherwise, and hold its locks, before it looked
+    whether anybody is still there. MariaDB is told by another connection and
+    by a number, which behind a balancer may be that of somebody else.
+
+    :param connection: the driver's, about to be closed
+    """
+    if not hasattr(type(connection), 'cancel_safe') or not is_busy(connection):
+        return
+    try:
+        connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+    except Exception as error:
+        LOG.warning('A statement could not be cancelled: %s', error)

@@ -1,0 +1,151 @@
+"""Interrupts for tests: a real signal, in the middle of a command."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import fixtures
+import sqlalchemy as sa
+
+from myservice.tests import proxy
+
+_LONGEST = 60
+
+_SIGNAL = signal.SIGUSR1
+
+
+class TimeLimit(Exception):
+    """What the handler of a signal raises when time is up."""
+
+
+class Interrupt(fixtures.Fixture):
+    """Interrupts the main thread in the middle of a command.
+
+    :param engine: on SQLite, that of all forms; else None
+    :param between: the proxy in front of a server; on SQLite None
+    """
+
+    def __init__(
+        self, engine: sa.Engine | None, between: proxy.FaultProxy | None
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._between = between
+
+    def _setUp(self) -> None:
+        self.addCleanup(signal.signal, _SIGNAL, signal.getsignal(_SIGNAL))
+
+    @contextlib.contextmanager
+    def at(
+        self,
+        what: str | int,
+        handler: Callable[[], None],
+        arrives: bool = True,
+    ) -> Iterator['Hits']:
+        """Interrupt one command in this block.
+
+        :param what: the first that is of this kind ('statement', 'commit',
+            'rollback', 'ping', 'connect') or begins like this; or its number,
+            from 0
+        :param handler: what the signal's handler does; it may raise
+        :param arrives: whether the server gets the command all the same
+        :returns: a context manager that gives what counts the commands
+        """
+        handled = threading.Event()
+
+        def handle(*_: Any) -> None:
+            handled.set()
+            handler()
+
+        signal.signal(_SIGNAL, handle)
+        hits = Hits(what)
+        if self._between is None:
+            with _in_sqlite(self._engine, hits, arrives):
+                yield hits
+            return
+
+        def decide(command: proxy.Command) -> proxy.Action | None:
+            if not hits.count(command.kind, command.sql):
+                return None
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, _SIGNAL)
+            handled.wait(_LONGEST)
+            return None if arrives else proxy.DropBefore()
+
+        self._between.decide = decide
+        try:
+            yield hits
+        finally:
+            self._between.decide = lambda command: None
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    """Return a handler that raises an error."""
+
+    def handler(*_: Any) -> None:
+        raise error
+
+    return handler
+
+
+class Hits:
+    """Counts commands, and knows which one is meant.
+
+    :param what: as for ``Interrupt.at``
+    """
+
+    def __init__(self, what: str | int) -> None:
+        self.seen = 0
+        self._what = what
+        self._lock = threading.Lock()
+
+    def count(self, kind: str, sql: str) -> bool:
+        """Count a command, and return whether it is meant."""
+        number = 0
+        if isinstance(self._what, int):
+            number = self._what
+            counts = kind not in ('connect', 'quit')
+        else:
+            begins = sql.lower().startswith(self._what.lower())
+            counts = kind == self._what or begins
+        with self._lock:
+            self.seen += counts
+            return counts and self.seen == number + 1
+
+
+@contextlib.contextmanager
+def _in_sqlite(engine: Any, hits: Hits, arrives: bool) -> Iterator[None]:
+    """SQLite is not waited for: a signal is handled right after its answer."""
+    dialect = engine.dialect
+
+    def interrupting(real: Any, kind: str) -> Callable[..., None]:
+        def call(*args: Any, **kwargs: Any) -> None:
+            sql = args[1] if kind == 'statement' else ''
+            if not hits.count(kind, sql):
+                real(*args, **kwargs)
+                return
+            if arrives:
+                # Past what the layer does when it has the answer.
+                getattr(type(dialect), real.__name__)(dialect, *args, **kwargs)
+            signal.raise_signal(_SIGNAL)
+
+        return call
+
+    kinds = {
+        'do_execute': 'statement',
+        'do_commit': 'commit',
+        'do_rollback': 'rollback',
+    }
+    with contextlib.ExitStack() as stack:
+        for name, kind in kinds.items():
+            stack.enter_context(
+                mock.patch.object(
+                    dialect, name, interrupting(getattr(dialect, name), kind)
+                )
+            )
+        yield
