@@ -97,9 +97,11 @@ class Connection(sqlite3.Connection):
     def close(self) -> None:
         """Close the connection and its cursors."""
         with self.inside:
-            for cursor in list(self._cursors):
+            cursors, self._cursors = list(self._cursors), weakref.WeakSet()
+            for cursor in cursors:
                 cursor.close()
             super().close()
+            _forks.open.discard(self)
 
 
 class _Forks:

@@ -447,6 +447,14 @@ class TestSqlite(ForkTestCase):
         self.assertEqual(2, len(cursor.fetchall()))
         connection.close()
 
+    def test_one_that_is_closed_is_closed_again(self) -> None:
+        path = self.database.connection.removeprefix('sqlite:///')
+        connection = sqlite3.connect(path, factory=sqlite_driver.Connection)
+        cursor = connection.execute('SELECT 1')
+        connection.close()
+        connection.close()
+        del cursor
+
     def test_a_child_of_a_busy_parent_says_so(self) -> None:
         self.useFixture(fixtures.MockPatchObject(fork, 'PATIENCE', 0.1))
         path = self.database.connection.removeprefix('sqlite:///')
