@@ -456,6 +456,54 @@ class NoSpace(ServerError):
     message = 'The database server has no space left: {reason}'
 
 
+class SchemaOutdated(ServerError):
+    """The tables are not there, or not those of this release."""
+
+    message = (
+        'The tables are at revision {revision}, and those of this release at '
+        '{head}: run myservice-manage db sync.'
+    )
+    revision: str
+    head: str
+
+
+class NoTables(SchemaOutdated):
+    """There are no tables yet."""
+
+    message = 'There are no tables: run myservice-manage db sync.'
+
+
+class EncodingRefused(ServerError):
+    """A database of PostgreSQL cannot hold all of Unicode."""
+
+    message = (
+        'The encoding of database {database} is {encoding}, in which not all '
+        "text can be stored. It has to be made with ENCODING 'UTF8'."
+    )
+    database: str
+    encoding: str
+
+
+class MigrationLocked(ServerError):
+    """Another migration of this database did not end in time."""
+
+    message = (
+        'Another migration of database {database} is under way: its lock '
+        '{lock} was not free within {seconds} seconds. It is held by '
+        'connection {holder} of the server.'
+    )
+    database: str
+    lock: str
+    seconds: int
+    holder: int | None
+
+
+class MigrationFailed(ServerError):
+    """A migration stopped. Where it stopped, the next one goes on."""
+
+    message = 'The migration was not done: {reason}'
+
+
 class PoolTimeout(MyServiceError):
     """All connections of the pool were in use for too long."""
 

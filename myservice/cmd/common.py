@@ -4,6 +4,7 @@ Exit codes: 0 it was done; 1 it was refused, or the answer is no; 2 the
 command line, the configuration or the database is at fault.
 """
 
+import sqlite3
 import sys
 from collections.abc import Callable
 
@@ -71,7 +72,19 @@ def run(program: str, body: Callable[[], int | None]) -> int:
 def describe(error: BaseException) -> str:
     """Return in one line what is wrong with the database."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return f'the database cannot be used: {lines[0]}'
+    hint = ''
+    if isinstance(error, db_exception.DBNonExistentTable):
+        hint = ': run myservice-manage db sync'
+    elif _cannot_open_file(error):
+        hint = '; if there is none yet, run myservice-manage db sync'
+    return f'the database cannot be used: {lines[0]}{hint}'
+
+
+def _cannot_open_file(error: BaseException) -> bool:
+    cause = getattr(error, 'inner_exception', None)
+    code = getattr(getattr(cause, 'orig', None), 'sqlite_errorcode', 0)
+    # The low byte is the code; the rest says which kind of it.
+    return bool(code & 0xFF == sqlite3.SQLITE_CANTOPEN)
 
 
 def _fail(program: str, message: str, code: int) -> int:

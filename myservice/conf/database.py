@@ -33,9 +33,9 @@ _OURS = [
         help='Seconds to wait for the answer of a MariaDB or MySQL server '
         'before the connection counts as lost. Keep it above '
         'innodb_lock_wait_timeout, or a wait for a lock looks like a dead '
-        'server. With PostgreSQL it is how long a host may be silent '
-        '(tcp_user_timeout). A read_timeout, or tcp_user_timeout, in the '
-        'connection URL wins.',
+        'server. Migrations wait without a limit. With PostgreSQL it is how '
+        'long a host may be silent (tcp_user_timeout). A read_timeout, or '
+        'tcp_user_timeout, in the connection URL wins.',
     ),
     cfg.IntOpt(
         'connect_timeout',

@@ -41,8 +41,8 @@ from myservice.db.marks import UNKNOWN as _UNKNOWN
 LOG = logging.getLogger(__name__)
 
 # What an engine is for: transactions of a Session; those of statements only;
-# writes that are one statement; reads; read-only transactions; and the last
-# two on the replica.
+# writes that are one statement; reads; read-only transactions; the last two on
+# the replica; and migrations, whose statements may take hours.
 Form = Literal[
     'transaction',
     'light',
@@ -51,6 +51,7 @@ Form = Literal[
     'snapshot',
     'stale_read',
     'stale_snapshot',
+    'migration',
 ]
 
 # Marks in the ``info`` of a connection, beside those of marks.py.
@@ -81,6 +82,7 @@ _ISOLATION = {
     'transaction': 'READ COMMITTED',
     'autocommit': 'AUTOCOMMIT',
     'snapshot': 'REPEATABLE READ',
+    'migration': 'READ COMMITTED',
 }
 
 
@@ -167,9 +169,10 @@ class EnginePlugin(CreateEnginePlugin):
 
     def update_url(self, url: sa.URL) -> sa.URL:
         """Take our parameters out of the URL; the driver knows none."""
-        return url.difference_update_query(
-            [FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
-        )
+        ours = [FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
+        if self._form == 'migration':
+            ours.append('read_timeout')
+        return url.difference_update_query(ours)
 
     def engine_created(self, engine: sa.Engine) -> None:
         """Listen to the events by which we do less than the defaults."""
@@ -248,6 +251,9 @@ class EnginePlugin(CreateEnginePlugin):
         ):
             if name not in url.query:
                 arguments[name] = int(self._option(option))
+        if self._form == 'migration':
+            # A server that dies is noticed by the keepalive of TCP.
+            arguments['read_timeout'] = None
 
     def _shape_postgresql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._shape_server(kwargs)

@@ -2,9 +2,11 @@
 
 import argparse
 import contextlib
+import hashlib
 import io
-import os
+import pathlib
 from collections.abc import Iterator
+from urllib import parse
 
 import sqlalchemy as sa
 from alembic import command
@@ -14,27 +16,36 @@ from alembic import util
 from alembic.runtime import migration
 
 from myservice import exception
-from myservice.db import dialects
 from myservice.db import engine
+from myservice.db import errors
+from myservice.db.dialects import backend_of
+from myservice.db.migrations import comparison
 
 # Any number will do, as long as it is ours alone in the database.
 _POSTGRESQL_LOCK = 7305808867208692841
-_MYSQL_LOCK = 'myservice.db.migration'
+# Those of MariaDB and MySQL are of the whole server: the database follows.
+_MYSQL_LOCK = 'myservice.'
+_MYSQL_LOCK_LENGTH = 64
 _MYSQL_LOCK_TIMEOUT = 3600
 
 
 def sync(revision: str = 'head') -> None:
     """Bring the schema up to a revision; any number of callers may at once.
 
-    A schema that is beyond the revision stays as it is.
+    A schema that is beyond the revision stays as it is. Where a migration
+    before was cut off, this one goes on.
 
     :param revision: the id of a revision, or 'head' for the newest
     :raises UnknownRevision: when there is no such revision, or the schema is
         at one that this release does not know
+    :raises EncodingRefused: when the database cannot hold all of Unicode
+    :raises MigrationLocked: when another migration did not end in time
+    :raises MigrationFailed: when alembic refuses to go on
     """
-    _make_directory()
     _check_revision(revision)
-    with _locked_connection() as connection:
+    _make_directory()
+    with _typed_errors(), _locked_connection() as connection:
+        _check_encoding(connection)
         # A newer release may have been here.
         _check_revision(_current(connection) or 'base')
         command.upgrade(_config(connection), revision)
@@ -42,26 +53,31 @@ def sync(revision: str = 'head') -> None:
 
 def current() -> str | None:
     """Return the revision that the schema is at; None before the first."""
-    with engine.get_engines().get_engine('transaction').begin() as connection:
-        return _current(connection)
+    with _reading_connection() as connection:
+        return None if connection is None else _current(connection)
 
 
 def head() -> str | None:
     """Return the newest revision of this release."""
-    return _scripts().get_current_head()
+    with _typed_errors():
+        return _scripts().get_current_head()
 
 
 def check() -> str | None:
-    """Say in what the schema differs from the models.
+    """Say in what the schema differs from the models; nothing is written.
 
     :returns: the differences, or None where there is none
     """
-    with engine.get_engines().get_engine('transaction').begin() as connection:
+    with _reading_connection() as connection:
         try:
-            command.check(_config(connection))
-        except util.CommandError as error:
+            checked = _check_up_to_date(connection)
+        except (
+            exception.SchemaOutdated,
+            exception.EncodingRefused,
+            exception.UnknownRevision,
+        ) as error:
             return str(error)
-    return None
+        return '; '.join(comparison.differences(checked)) or None
 
 
 def revision(message: str) -> str:
@@ -69,10 +85,13 @@ def revision(message: str) -> str:
 
     :param message: what it does, in a few words
     :returns: the path of the script
+    :raises SchemaOutdated: when the schema is not at the newest revision
     """
-    with engine.get_engines().get_engine('transaction').begin() as connection:
+    with _typed_errors(), _reading_connection() as connection:
         written = command.revision(
-            _config(connection), message=message, autogenerate=True
+            _config(_check_up_to_date(connection)),
+            message=message,
+            autogenerate=True,
         )
     if not isinstance(written, script.Script):
         raise TypeError(f'one script expected, not {written!r}')
@@ -94,8 +113,19 @@ def _scripts() -> script.ScriptDirectory:
     return script.ScriptDirectory.from_config(_config())
 
 
+@contextlib.contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except util.CommandError as error:
+        raise exception.MigrationFailed(
+            reason=errors.first_line(error)
+        ) from error
+
+
 def _check_revision(revision: str) -> None:
-    if revision == 'base':
+    if revision in ('base', 'head'):
+        head()
         return
     try:
         known = revision and _scripts().get_revision(revision)
@@ -105,17 +135,69 @@ def _check_revision(revision: str) -> None:
         raise exception.UnknownRevision(revision=revision)
 
 
+def _check_up_to_date(connection: sa.Connection | None) -> sa.Connection:
+    if connection is not None:
+        _check_encoding(connection)
+    if connection is None or not comparison.has_tables(connection):
+        raise exception.NoTables(revision='base', head=head())
+    found = _current(connection) or 'base'
+    if found != head():
+        _check_revision(found)
+        raise exception.SchemaOutdated(revision=found, head=head())
+    return connection
+
+
+def _check_encoding(connection: sa.Connection) -> None:
+    if backend_of(connection.dialect) != 'postgresql':
+        return
+    encoding = connection.scalar(
+        sa.select(sa.func.current_setting('server_encoding'))
+    )
+    if encoding != 'UTF8':
+        raise exception.EncodingRefused(
+            database=connection.engine.url.database, encoding=encoding
+        )
+
+
 def _current(connection: sa.Connection) -> str | None:
     return migration.MigrationContext.configure(
         connection
     ).get_current_revision()
 
 
+def _sqlite_file() -> pathlib.Path | None:
+    """Return the file that the database is, if it is one."""
+    url = engine.get_engines().url
+    name = url.database or ':memory:'
+    if backend_of(url) != 'sqlite':
+        return None
+    if name.startswith('file:') and 'uri' in url.query:
+        name = parse.unquote(parse.urlsplit(name).path)
+    if name == ':memory:' or url.query.get('mode') == 'memory':
+        return None
+    return pathlib.Path(name)
+
+
 def _make_directory() -> None:
-    database = engine.get_engines().url
-    if dialects.backend_of(database) == 'sqlite' and database.database:
-        directory = os.path.dirname(os.path.abspath(database.database))
-        os.makedirs(directory, exist_ok=True)
+    file = _sqlite_file()
+    if file is not None:
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _reading_connection() -> Iterator[sa.Connection | None]:
+    """Give a connection that cannot write; None without a SQLite file.
+
+    SQLite makes the file as it connects.
+    """
+    file = _sqlite_file()
+    if file is not None and not file.exists():
+        # An option that is wrong is told all the same.
+        dict(engine.get_engines().conf.database)
+        yield None
+        return
+    with engine.get_engines().get_engine('snapshot').begin() as connection:
+        yield connection
 
 
 @contextlib.contextmanager
@@ -124,23 +206,48 @@ def _locked_connection() -> Iterator[sa.Connection]:
 
     In SQLite the transaction, which is IMMEDIATE, is the lock itself.
     """
-    with engine.get_engines().get_engine('transaction').begin() as connection:
-        backend = dialects.backend_of(connection.dialect)
-        if backend == 'postgresql':
+    with _patient_engine() as patient, patient.begin() as connection:
+        backend = backend_of(connection.dialect)
+        if backend == 'mysql':
+            # DDL commits by itself here; this lock is the connection's.
+            _lock_mysql(connection)
+        elif backend == 'postgresql':
             # Released by the end of the transaction, which the DDL is in.
             connection.execute(
                 sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK))
             )
-            yield connection
-        elif backend == 'mysql':
-            # DDL commits by itself here; this lock is the connection's.
-            lock = sa.func.get_lock(_MYSQL_LOCK, _MYSQL_LOCK_TIMEOUT)
-            connection.execute(sa.select(lock)).close()
-            try:
-                yield connection
-            finally:
-                connection.execute(
-                    sa.select(sa.func.release_lock(_MYSQL_LOCK))
-                )
-        else:
-            yield connection
+        yield connection
+
+
+@contextlib.contextmanager
+def _patient_engine() -> Iterator[sa.Engine]:
+    """Give an engine that waits for an answer as long as it takes.
+
+    Its connections are closed in the end, and with them goes what they hold.
+    In SQLite, where nobody waits for an answer, it is that of all others.
+    """
+    shared = engine.get_engines()
+    if backend_of(shared.url) == 'sqlite':
+        yield shared.get_engine('transaction')
+        return
+    own = engine.Engines(shared.conf)
+    try:
+        yield own.get_engine('migration')
+    finally:
+        own.dispose()
+
+
+def _lock_mysql(connection: sa.Connection) -> None:
+    database = connection.scalar(sa.select(sa.func.database()))
+    name = f'{_MYSQL_LOCK}{database}'
+    if len(name) > _MYSQL_LOCK_LENGTH:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    taken = sa.func.get_lock(name, _MYSQL_LOCK_TIMEOUT)
+    # 0 when it was not free in time, None when the wait was killed.
+    if connection.scalar(sa.select(taken)) != 1:
+        raise exception.MigrationLocked(
+            database=database,
+            lock=name,
+            seconds=_MYSQL_LOCK_TIMEOUT,
+            holder=connection.scalar(sa.select(sa.func.is_used_lock(name))),
+        )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import column_property
@@ -13,6 +14,7 @@ from sqlalchemy.orm import mapped_column
 from myservice import exception
 from myservice.db import clock
 from myservice.db import engine
+from myservice.db import storage
 from myservice.db import types
 from myservice.db.operation import new_id
 from myservice.db.rows import row_class
@@ -31,6 +33,7 @@ class Base(DeclarativeBase):
             'ck': 'ck_%(table_name)s_%(constraint_name)s',
         }
     )
+    event.listen(metadata, 'before_create', storage.say_all)
 
 
 class Identified(Base):

@@ -12,6 +12,18 @@ from sqlalchemy.dialects import mysql
 from myservice.db.dialects import is_of
 
 
+def exact_collation(dialect: sa.Dialect) -> str | None:
+    """Return the collation that compares code by code.
+
+    :param dialect: that of the database
+    :returns: its name; None where it is the default, as in SQLite
+    """
+    if is_of(dialect, 'mysql'):
+        is_mariadb = getattr(dialect, 'is_mariadb', False)
+        return 'utf8mb4_nopad_bin' if is_mariadb else 'utf8mb4_0900_bin'
+    return 'C' if is_of(dialect, 'postgresql') else None
+
+
 class ExactString(sa.types.TypeDecorator[str]):
     """Text that identifies something: compared and sorted code by code.
 
@@ -32,18 +44,12 @@ class ExactString(sa.types.TypeDecorator[str]):
         return str
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        collation = exact_collation(dialect)
         if is_of(dialect, 'mysql'):
-            exact = (
-                'utf8mb4_nopad_bin'
-                if getattr(dialect, 'is_mariadb', False)
-                else 'utf8mb4_0900_bin'
-            )
             return mysql.VARCHAR(
-                self.length, charset='utf8mb4', collation=exact
+                self.length, charset='utf8mb4', collation=collation
             )
-        if is_of(dialect, 'postgresql'):
-            return sa.String(self.length, collation='C')
-        return sa.String(self.length)
+        return sa.String(self.length, collation=collation)
 
 
 class Time(sa.types.TypeDecorator[Any]):

@@ -3,13 +3,17 @@
 from alembic import context
 
 from myservice.db import models
+from myservice.db.migrations import comparison
+from myservice.db.migrations import resumption
 
+connection = context.config.attributes['connection']
+resumption.resume(connection)
 context.configure(
-    connection=context.config.attributes['connection'],
+    connection=connection,
     target_metadata=models.Base.metadata,
     user_module_prefix='types.',
     render_as_batch=True,
-    compare_type=True,
+    **comparison.OPTIONS,
 )
 with context.begin_transaction():
     context.run_migrations()

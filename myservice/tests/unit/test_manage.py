@@ -146,7 +146,10 @@ class TestDatabaseCommands(ManageTestCase):
         self.assertIn('extra', out)
 
     def test_check_is_1_where_nothing_was_synced(self) -> None:
-        self.assertEqual(1, self.run_it('db', 'check')[0])
+        code, out, err = self.run_it('db', 'check')
+        self.assertEqual((1, ''), (code, err))
+        self.assertIn('run myservice-manage db sync', out)
+        self.assertFalse((self.directory / 'myservice.sqlite').exists())
 
     def test_revision_writes_a_script_and_prints_its_path(self) -> None:
         copy = self.useFixture(test_migration.CopyOfVersions())
@@ -482,9 +485,12 @@ class TestFailure(ManageTestCase):
             self.configure(f'{option} = mysql+aiomysql://nobody@localhost/x')
             self.assertIn('asyncio', self.refused(2, 'db', 'sync'))
 
-    def test_a_database_without_tables(self) -> None:
-        message = self.refused(2, 'service', 'list')
-        self.assertIn('no such table: services', message)
+    def test_a_file_in_a_directory_that_is_missing(self) -> None:
+        self.configure(f'connection = sqlite:///{self.directory}/a/b.sqlite')
+        for arguments in (('service', 'list'), ('db', 'revision', '-m', 'x')):
+            message = self.refused(2, *arguments)
+            self.assertIn('run myservice-manage db sync', message)
+        self.assertFalse((self.directory / 'a').exists())
 
     def test_a_state_path_that_cannot_be_made(self) -> None:
         (self.directory / 'file').touch()
@@ -528,6 +534,41 @@ class TestFailure(ManageTestCase):
             code, out, err = self.run_it(*arguments)
             self.assertEqual((2, ''), (code, out), arguments)
             self.assertIn('usage: ', err)
+
+
+class TestWithoutTables(ManageTestCase, test_migration.MigrationTestCase):
+    """On each database: what is missing, and what to do about it."""
+
+    def test_every_command_says_what_to_run(self) -> None:
+        self.configure(f'connection = {self.empty()}')
+        for arguments in (
+            ('service', 'list'),
+            ('service', 'show', 'x'),
+            ('service', 'disable', 'x'),
+            ('quota', 'show', 'p1'),
+            ('quota', 'set', 'p1', 'resources', '1'),
+            ('quota', 'check'),
+            ('quota', 'expire'),
+            ('resource', 'list'),
+            ('db', 'revision', '-m', 'x'),
+        ):
+            message = self.refused(2, *arguments)
+            self.assertIn('run myservice-manage db sync', message)
+        self.assertEqual(1, self.run_it('db', 'check')[0])
+
+    def test_check_is_1_until_it_was_run(self) -> None:
+        self.configure(f'connection = {self.empty()}')
+        for expected in (
+            'There are no tables: run myservice-manage db sync.',
+            'The tables are at revision 0001, and those of this release at '
+            f'{migration.head()}: run myservice-manage db sync.',
+        ):
+            code, out, err = self.run_it('db', 'check', '--json')
+            self.assertEqual((1, ''), (code, err))
+            self.assertEqual(
+                {'differs': True, 'difference': expected}, json.loads(out)
+            )
+            self.done('db', 'sync', '0001')
 
 
 class TestHelp(ManageTestCase):
