@@ -344,7 +344,7 @@ class EnginePlugin(CreateEnginePlugin):
         give_up = time.monotonic() + self._busy_timeout
         while True:
             try:
-                dbapi_connection.execute('PRAGMA journal_mode = WAL')
+                dbapi_connection.execute('PRAGMA journal_mode = WAL').close()
                 return
             except sqlite3.OperationalError as error:
                 busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY

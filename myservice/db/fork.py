@@ -7,6 +7,9 @@ begins anew in a child. See https://docs.sqlalchemy.org/core/pooling.html,
 "Using Connection Pools with Multiprocessing or os.fork()".
 """
 
+# A first connection imports it, and a child that is forked in the middle of an
+# import of its parent never gets past it.
+import encodings.idna  # noqa: F401
 import itertools
 import os
 import threading

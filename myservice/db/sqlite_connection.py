@@ -115,7 +115,7 @@ class FileConnection(Connection):
             self.end_turn()
 
     def _set_busy_timeout(self, seconds: float) -> None:
-        self.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}')
+        self.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}').close()
 
 
 _turns: weakref.WeakValueDictionary[str, turn.Turns] = (

@@ -149,13 +149,26 @@ class _Forks:
 
     def after_in_child(self) -> None:
         """Close what the child has inherited."""
-        for connection in list(self.open):
-            if connection.inside in self._held:
-                connection.close()
-            else:
-                self._was_busy = True
+        at_rest = [c for c in self.open if c.inside in self._held]
+        self._was_busy = len(at_rest) < len(self.open)
         self.open.clear()
-        self._held.clear()
+        self.after_in_parent()
+        # Beside this thread: what a thread of the parent was doing past our
+        # cursors may hold a lock of the library for ever.
+        closing = threading.Thread(
+            target=self._close, args=(at_rest,), daemon=True
+        )
+        closing.start()
+        closing.join(fork.PATIENCE)
+        self._was_busy |= closing.is_alive()
+
+    def _close(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                # It insists on the thread that has opened it.
+                self._was_busy = True
 
 
 _forks = _Forks()

@@ -429,7 +429,9 @@ class TestSqlite(ForkTestCase):
         path = self.database.connection.removeprefix('sqlite:///')
         for number in range(3):
             create(self.context, f'host-{number}')
-        connection = sqlite3.connect(path, factory=sqlite_driver.Connection)
+        connection = sqlite3.connect(
+            path, factory=sqlite_driver.Connection, check_same_thread=False
+        )
         cursor = connection.execute('SELECT id FROM services')
         cursor.fetchone()
 
@@ -449,7 +451,9 @@ class TestSqlite(ForkTestCase):
 
     def test_one_that_is_closed_is_closed_again(self) -> None:
         path = self.database.connection.removeprefix('sqlite:///')
-        connection = sqlite3.connect(path, factory=sqlite_driver.Connection)
+        connection = sqlite3.connect(
+            path, factory=sqlite_driver.Connection, check_same_thread=False
+        )
         cursor = connection.execute('SELECT 1')
         connection.close()
         connection.close()
@@ -484,7 +488,9 @@ class TestSqlite(ForkTestCase):
     def test_nothing_is_in_the_file_before_commit(self) -> None:
         # A child that closes what it has inherited would undo it.
         path = self.database.connection.removeprefix('sqlite:///')
-        connection = sqlite3.connect(path, factory=sqlite_driver.Connection)
+        connection = sqlite3.connect(
+            path, factory=sqlite_driver.Connection, check_same_thread=False
+        )
         connection.execute('PRAGMA journal_mode = WAL')
         connection.execute('CREATE TABLE big (value)')
         connection.commit()
