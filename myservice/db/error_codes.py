@@ -77,6 +77,16 @@ def _not_supported(error: DriverError) -> Exception | None:
     return (_lost if is_stale else _unsupported)(error)
 
 
+def _of_protocol(error: DriverError) -> Exception | None:
+    # PgBouncer has one SQLSTATE for all that it refuses, and one language.
+    if error.raised.pgconn is not None:
+        if 'no such database' in error.text:
+            return details.postgresql_database(error)
+        if 'authentication failed' in error.text:
+            return None
+    return _lost(error)
+
+
 def _sqlite_error(error: DriverError) -> Exception | None:
     # SQLite has one number for all of these, and one language.
     if error.text.startswith('no such table: '):
@@ -120,6 +130,7 @@ _POSTGRESQL: dict[Code, Make] = {
     **_all(('40001', '40P01', '55P03'), _deadlock),
     # Of a class: the connection is lost.
     '08': _lost,
+    '08P01': _of_protocol,
     **_all(('25P03', '25P04', '57P01', '57P02', '57P04', '57P05'), _lost),
     '40003': _lost,
     # A pooler has given us a connection that others have prepared for.

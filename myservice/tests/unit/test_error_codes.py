@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
+from myservice.db import error_codes
 from myservice.db import errors
+from myservice.db.error_details import DriverError
 from myservice.tests import base
 
 E = db_exception
@@ -158,6 +160,22 @@ class TestOtherLanguages(base.TestCase):
             self.assertTrue(errors.is_lost(self.postgresql(state)), state)
         for number, lost in ((2013, True), (1180, True), (1047, False)):
             self.assertIs(lost, errors.is_lost(self.mysql(number)), number)
+
+    def test_what_pgbouncer_refuses(self) -> None:
+        for text, kind in {
+            'FATAL:  no such database: nosuch': E.DBNonExistentDatabase,
+            'FATAL:  "trust" authentication failed': E.DBError,
+            'FATAL:  server login has been failing': E.DBConnectionError,
+        }.items():
+            refused = psycopg.errors.FinishedPGconn(db=b'nosuch')
+            raised = psycopg.OperationalError(text, pgconn=refused)
+            error = error_codes.meaning(
+                'postgresql',
+                DriverError(
+                    raised=raised, wrapped=raised, code='08P01', statement=''
+                ),
+            )
+            self.assertIs(kind, type(error), text)
 
     def test_packets_out_of_order(self) -> None:
         dialect = _dialect('mysql+pymysql://')
