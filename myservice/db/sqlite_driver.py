@@ -51,6 +51,16 @@ class Cursor(sqlite3.Cursor):
     close = _inside(sqlite3.Cursor.close)
 
 
+class _Dropped(Cursor):
+    """A cursor that its user may drop: that resets its statement, in SQLite.
+
+    SQLAlchemy closes its own.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Connection(sqlite3.Connection):
     """A connection that a forked child closes; its parent goes on with it."""
 
@@ -74,15 +84,15 @@ class Connection(sqlite3.Connection):
 
     def execute(self, *args: Any) -> Any:
         """Execute one statement, and return its cursor."""
-        return self.cursor().execute(*args)
+        return self.cursor(_Dropped).execute(*args)
 
     def executemany(self, *args: Any) -> Any:
         """Execute a statement for each of many parameters."""
-        return self.cursor().executemany(*args)
+        return self.cursor(_Dropped).executemany(*args)
 
     def executescript(self, *args: Any) -> Any:
         """Execute many statements."""
-        return self.cursor().executescript(*args)
+        return self.cursor(_Dropped).executescript(*args)
 
     def commit(self) -> None:
         """Commit the transaction, if there is one."""
