@@ -125,9 +125,10 @@ class AgentsTestCase(base.ServerTestCase):
 
     def check_a_kill(self) -> None:
         """Kill one of three agents, which is slow, while it works."""
-        self.request_resources()
         slow = self.start_agent('slow', 1)
         others = [self.start_agent(host, 0.1) for host in ('a', 'b')]
+        # Not before: two could have done all of it before the third begins.
+        self.request_resources()
         self.wait_for(
             'all of them to have done something',
             lambda: all(map(self.effects_of, ('slow', 'a', 'b'))),

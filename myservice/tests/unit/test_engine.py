@@ -236,6 +236,11 @@ class TestPool(EngineTestCase):
 class TestWhatIsNotSent(EngineTestCase):
     """A round trip is what a call costs, so none is made in vain."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        # On a machine that is slow, connections are idle for longer.
+        self.database.configure(ping_after_idle=60)
+
     def test_after_commit_nothing(self) -> None:
         with self.commands() as sent:
             session = db.api.get_session()
