@@ -138,7 +138,7 @@ class TestSpellings(SpellingTestCase):
                         bind.url.drivername,
                         type(bind.pool),
                         connection.get_isolation_level(),
-                        connection.connection.dbapi_connection.__class__,
+                        type(connection.connection.dbapi_connection).__name__,
                     )
                 )
                 if self.backend == 'mysql':
