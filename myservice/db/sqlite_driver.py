@@ -74,7 +74,7 @@ class Connection(sqlite3.Connection):
             super().__init__(*args, **kwargs)
             _forks.open.add(self)
         # What does not fit into memory would be written before COMMIT.
-        self.execute('PRAGMA cache_spill = OFF').close()
+        self.execute('PRAGMA cache_spill = OFF')
 
     def cursor(self, factory: type[Cursor] = Cursor) -> Cursor:  # type: ignore[override]
         """Return a cursor."""
