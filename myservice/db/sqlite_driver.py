@@ -12,6 +12,7 @@ That a child closes a connection in the middle of its parent's transaction is
 harmless, as nothing of that is in the file before COMMIT.
 """
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -58,7 +59,9 @@ class _Dropped(Cursor):
     """
 
     def __del__(self) -> None:
-        self.close()
+        # Its connection may have been closed, and it with it.
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            self.close()
 
 
 class Connection(sqlite3.Connection):
