@@ -12,6 +12,7 @@ That a child closes a connection in the middle of its parent's transaction is
 harmless, as nothing of that is in the file before COMMIT.
 """
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -58,7 +59,9 @@ class _Dropped(Cursor):
     """
 
     def __del__(self) -> None:
-        self.close()
+        # Its connection may have been closed, and it with it.
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            self.close()
 
 
 class Connection(sqlite3.Connection):
@@ -74,7 +77,7 @@ class Connection(sqlite3.Connection):
             super().__init__(*args, **kwargs)
             _forks.open.add(self)
         # What does not fit into memory would be written before COMMIT.
-        self.execute('PRAGMA cache_spill = OFF').close()
+        self.execute('PRAGMA cache_spill = OFF')
 
     def cursor(self, factory: type[Cursor] = Cursor) -> Cursor:  # type: ignore[override]
         """Return a cursor."""
