@@ -143,6 +143,8 @@ class Worker:
             self._ledger.note('unknown', call.__name__, name)
         except _NOT_DONE as error:
             self._ledger.note('refused', call.__name__, name, repr(error))
+        except Exception as error:
+            self._ledger.note('other', call.__name__, name, repr(error))
         else:
             self._ledger.note('done', call.__name__, name)
             if wrong:
@@ -303,7 +305,7 @@ def compare(entries: list[list[Any]]) -> tuple[dict[str, int], list[Any]]:
     for what, *entry in entries:
         if what == 'begun':
             calls[entry[1]] = entry[0]
-        elif what in ('done', 'refused', 'interrupted', 'unknown'):
+        elif what in ('done', 'refused', 'interrupted', 'unknown', 'other'):
             ends[entry[1]] = what
         elif what in ('wrong', 'broken') or entry[0] != 0:
             wrong.append([what, *entry])
@@ -383,7 +385,8 @@ def main() -> int:
         ledger = Ledger(pathlib.Path(directory, 'ledger'))
         chaos = Chaos(ledger, arguments.seconds)
         chaos.run()
-        counts, wrong = compare(ledger.entries())
+        ledger_entries = ledger.entries()
+        counts, wrong = compare(ledger_entries)
     print(
         f'seed {arguments.seed}, {arguments.seconds} s: '
         f'accidents {dict(chaos.accidents)}, calls {counts}, '
@@ -391,6 +394,11 @@ def main() -> int:
     )
     for each in wrong[:20]:
         print(each)
+    # An interrupt can come at a moment in which SQLAlchemy makes another error
+    # of it. That loses nothing, and is worth a look.
+    for what, *entry in ledger_entries:
+        if what == 'other':
+            print('another error:', *entry)
     return int(bool(wrong))
 
 
