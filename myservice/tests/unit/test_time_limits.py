@@ -227,17 +227,22 @@ class TestTimeLimits(test_errors.ForeignTestCase):
             self.assertTrue(lost)
 
     def test_between_two_attempts(self) -> None:
-        attempts: list[None] = []
+        attempts: list[float] = []
 
         def call() -> None:
-            attempts.append(None)
+            attempts.append(time.monotonic())
             raise db_exception.DBDeadlock()
 
         self.database.configure(db_retry_interval=50, db_max_retries=5)
         for error in few_errors():
             self.error = error
             attempts.clear()
-            with self.interrupted(lambda: bool(attempts)):
+            # Not while the attempt is being undone, which is another test.
+            with self.interrupted(
+                lambda: (
+                    bool(attempts) and time.monotonic() - attempts[-1] > 0.3
+                )
+            ):
                 self.assert_untouched(
                     error,
                     lambda: db.api.run_in_transaction(self.context, call),
