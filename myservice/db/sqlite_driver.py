@@ -163,7 +163,7 @@ class _Forks:
     def after_in_child(self) -> None:
         """Close what the child has inherited."""
         at_rest = [c for c in self.open if c.inside in self._held]
-        self._was_busy = len(at_rest) < len(self.open)
+        self._was_busy |= len(at_rest) < len(self.open)
         self.open.clear()
         self.after_in_parent()
         # Beside this thread: what a thread of the parent was doing past our

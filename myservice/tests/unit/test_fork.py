@@ -479,10 +479,13 @@ class TestSqlite(ForkTestCase):
         thread.start()
         inside.wait(_LONG)
         name, message = in_child(self.names)
+        # A child of that child inherits what it could not close.
+        name_there, _ = in_child(lambda: in_child(self.names))
         forked.set()
         thread.join()
         connection.close()
         self.assertEqual('ForkedWhileBusy', name)
+        self.assertEqual('ForkedWhileBusy', name_there)
         self.assertIn('fork anew', message)
 
     def test_nothing_is_in_the_file_before_commit(self) -> None:
