@@ -208,58 +208,30 @@ class RegistrationsTestCase(test_agents.AgentsTestCase):
         return [row.claim_generation for row in self.held_by('h')]
 
 
-class TestSQLite(RegistrationsTestCase):
+class OnEachDatabase(RegistrationsTestCase):
+    def test_a_second_one_refuses_to_start(self) -> None:
+        self.check_second()
+
+    def test_of_some_that_start_at_once_one_lives(self) -> None:
+        self.check_race()
+
+    def test_after_a_kill_the_next_waits_and_starts(self) -> None:
+        self.check_kill()
+
+    def test_after_a_clean_stop_the_next_starts_at_once(self) -> None:
+        self.check_restart()
+
+    def test_one_that_is_replaced_ends_and_writes_nothing(self) -> None:
+        self.check_replace()
+
+
+class TestSQLite(OnEachDatabase):
     server_class = None
 
-    def test_a_second_one_refuses_to_start(self) -> None:
-        self.check_second()
 
-    def test_of_some_that_start_at_once_one_lives(self) -> None:
-        self.check_race()
-
-    def test_after_a_kill_the_next_waits_and_starts(self) -> None:
-        self.check_kill()
-
-    def test_after_a_clean_stop_the_next_starts_at_once(self) -> None:
-        self.check_restart()
-
-    def test_one_that_is_replaced_ends_and_writes_nothing(self) -> None:
-        self.check_replace()
-
-
-class TestMariaDB(RegistrationsTestCase):
+class TestMariaDB(OnEachDatabase):
     server_class = servers.MariaDB
 
-    def test_a_second_one_refuses_to_start(self) -> None:
-        self.check_second()
 
-    def test_of_some_that_start_at_once_one_lives(self) -> None:
-        self.check_race()
-
-    def test_after_a_kill_the_next_waits_and_starts(self) -> None:
-        self.check_kill()
-
-    def test_after_a_clean_stop_the_next_starts_at_once(self) -> None:
-        self.check_restart()
-
-    def test_one_that_is_replaced_ends_and_writes_nothing(self) -> None:
-        self.check_replace()
-
-
-class TestPostgreSQL(RegistrationsTestCase):
+class TestPostgreSQL(OnEachDatabase):
     server_class = servers.PostgreSQL
-
-    def test_a_second_one_refuses_to_start(self) -> None:
-        self.check_second()
-
-    def test_of_some_that_start_at_once_one_lives(self) -> None:
-        self.check_race()
-
-    def test_after_a_kill_the_next_waits_and_starts(self) -> None:
-        self.check_kill()
-
-    def test_after_a_clean_stop_the_next_starts_at_once(self) -> None:
-        self.check_restart()
-
-    def test_one_that_is_replaced_ends_and_writes_nothing(self) -> None:
-        self.check_replace()
