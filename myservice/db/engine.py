@@ -26,11 +26,11 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import errors
 from myservice.db import fork
+from myservice.db import marks
 from myservice.db import operation
 from myservice.db import turn
 from myservice.db.dialects import backend_of
 from myservice.db.dialects import parse_url
-from myservice.db.engine_plugin import FORM
 from myservice.db.engine_plugin import EnginePlugin
 from myservice.db.engine_plugin import Form
 from myservice.db.engine_plugin import Pool
@@ -145,7 +145,9 @@ class Engines:
             return self.get_engine(_ON_PRIMARY[form])
         shared = None if form in _ON_PRIMARY else self._shared(form)
         if shared is not None:
-            return self.get_engine(shared).execution_options(**{FORM: form})
+            return self.get_engine(shared).execution_options(
+                **{marks.FORM: form}
+            )
         facade = enginefacade.transaction_context()
         with _url_errors(_option(form)):
             facade.configure(**_facade_arguments(self.conf, form))
@@ -290,7 +292,7 @@ def _facade_arguments(conf: cfg.ConfigOpts, form: Form) -> dict[str, Any]:
     form = _ON_PRIMARY.get(form, form)
     if form == 'read' and backend_of(connection) != 'sqlite':
         form = 'autocommit'
-    ours |= {'plugin': 'myservice', FORM: form}
+    ours |= {'plugin': 'myservice', marks.FORM: form}
     parameters = [arguments['connection_parameters'], urlencode(ours)]
     return arguments | {
         'connection': connection,

@@ -25,18 +25,11 @@ from myservice.db import dialects
 from myservice.db import errors
 from myservice.db import fork
 from myservice.db import interrupts
+from myservice.db import marks
 from myservice.db import operation
 from myservice.db import sqlite_connection
 from myservice.db import turn
 from myservice.db import wire
-from myservice.db.marks import COMMITTER as _COMMITTER
-from myservice.db.marks import COMMITTING as _COMMITTING
-from myservice.db.marks import ENDED as _ENDED
-from myservice.db.marks import FAILURES as _FAILURES
-from myservice.db.marks import FORM as FORM
-from myservice.db.marks import OPEN as _OPEN
-from myservice.db.marks import STATE as _STATE
-from myservice.db.marks import UNKNOWN as _UNKNOWN
 
 LOG = logging.getLogger(__name__)
 
@@ -149,8 +142,8 @@ class EnginePlugin(CreateEnginePlugin):
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._query = url.query
-        self._form = str(url.query[FORM])
-        kwargs['execution_options'] = {FORM: self._form}
+        self._form = str(url.query[marks.FORM])
+        kwargs['execution_options'] = {marks.FORM: self._form}
         self._busy_timeout = self._option('sqlite_busy_timeout')
         self._turns: turn.Turns | None = None
         self._pid = fork.pid
@@ -169,7 +162,7 @@ class EnginePlugin(CreateEnginePlugin):
 
     def update_url(self, url: sa.URL) -> sa.URL:
         """Take our parameters out of the URL; the driver knows none."""
-        ours = [FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
+        ours = [marks.FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
         if self._form == 'migration':
             ours.append('read_timeout')
         return url.difference_update_query(ours)
@@ -295,7 +288,7 @@ class EnginePlugin(CreateEnginePlugin):
         longest = self._option('ping_after_idle')
 
         def ping_if_idle(dbapi_connection: Any, record: Any, _: Any) -> None:
-            record.info[_STATE] = _UNKNOWN
+            record.info[marks.STATE] = marks.UNKNOWN
             returned_at = record.info.get(_RETURNED_AT)
             if returned_at is None or time.monotonic() - returned_at < longest:
                 return
@@ -318,7 +311,7 @@ class EnginePlugin(CreateEnginePlugin):
 
     def _begin_sqlite(self, connection: sa.Connection) -> None:
         options = connection.get_execution_options()
-        form = options[FORM]
+        form = options[marks.FORM]
         # In AUTOCOMMIT each statement waits for itself, and not for long.
         if 'isolation_level' not in options or not is_autocommit(options):
             if self._turns is not None and form in _SQLITE_WRITES:
@@ -424,9 +417,9 @@ def _note_time(dbapi_connection: Any, record: Any) -> None:
 def mark_open(connection: sa.Connection) -> None:
     """Note that a transaction begins."""
     info = connection.info
-    info[_STATE] = _OPEN
+    info[marks.STATE] = marks.OPEN
     # Those of sessions before, which would collect errors for ever.
-    info.pop(_FAILURES, None)
+    info.pop(marks.FAILURES, None)
 
 
 def collect_failures(
@@ -439,7 +432,7 @@ def collect_failures(
     :param commits: whether whoever has the list commits, and only while it is
         empty
     """
-    connection.info.setdefault(_FAILURES, []).append(failures)
+    connection.info.setdefault(marks.FAILURES, []).append(failures)
     if commits:
         connection.info[_STANDING_AGAINST] = failures
 
@@ -451,13 +444,13 @@ def mark_committing(connection: sa.Connection) -> None:
     """
     info = connection.info
     standing: Any = info.get(_STANDING_AGAINST)
-    for failures in info.get(_FAILURES, ()):
+    for failures in info.get(marks.FAILURES, ()):
         if failures is standing:
             for failure in failures:
                 raise errors.doomed(failure) from failure
-    info[_STATE] = _COMMITTING
-    if connection.get_execution_options()[FORM] != 'snapshot':
-        info[_COMMITTER] = call = operation.current()
+    info[marks.STATE] = marks.COMMITTING
+    if connection.get_execution_options()[marks.FORM] != 'snapshot':
+        info[marks.COMMITTER] = call = operation.current()
         call.sent = True
 
 
@@ -468,8 +461,8 @@ def _mark_committed(dialect: Any) -> None:
     def do_commit(connection: Any) -> None:
         commit(connection)
         info = connection.info
-        info[_STATE] = _ENDED
-        info.pop(_COMMITTER, None)
+        info[marks.STATE] = marks.ENDED
+        info.pop(marks.COMMITTER, None)
 
     dialect.do_commit = do_commit
 
@@ -477,15 +470,15 @@ def _mark_committed(dialect: Any) -> None:
 def mark_rolled_back(connection: sa.Connection) -> None:
     """Note that a ROLLBACK is sent, so that nothing has taken effect."""
     mark_ended(connection)
-    if not connection.invalidated and _COMMITTER in connection.info:
-        connection.info.pop(_COMMITTER).sent = False
+    if not connection.invalidated and marks.COMMITTER in connection.info:
+        connection.info.pop(marks.COMMITTER).sent = False
 
 
 def mark_ended(connection: sa.Connection) -> None:
     """Note that no transaction is open."""
     # To look at the info of an invalidated connection would reconnect.
     if not connection.invalidated:
-        connection.info[_STATE] = _ENDED
+        connection.info[marks.STATE] = marks.ENDED
 
 
 def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
@@ -496,12 +489,16 @@ def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
         LOG.warning('A connection came back busy, and is closed.')
         record.invalidate()
         return
-    if record.info.get(_STATE) not in (_OPEN, _COMMITTING, _UNKNOWN):
+    if record.info.get(marks.STATE) not in (
+        marks.OPEN,
+        marks.COMMITTING,
+        marks.UNKNOWN,
+    ):
         return
     # SQLAlchemy says that it was reset also where a COMMIT was not sent,
     # because of what a listener has raised.
     dbapi_connection.rollback()
-    record.info[_STATE] = _ENDED
+    record.info[marks.STATE] = marks.ENDED
 
 
 # Of all engines, and at the front: listeners are called in this order, and
@@ -510,30 +507,30 @@ def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
 @event.listens_for(sa.Engine, 'handle_error', insert=True)
 def _handle_error(context: Any) -> BaseException | None:
     engine = context.engine
-    if engine is None or FORM not in engine.get_execution_options():
+    if engine is None or marks.FORM not in engine.get_execution_options():
         return None
     return _translate_error(context)
 
 
 def _translate_error(context: Any) -> BaseException | None:
     error = errors.translate(context)
-    interrupts.drop_if_busy(context)
     connection = context.connection
     if not connection or connection.closed or connection.invalidated:
         return error
-    if FORM not in connection.get_execution_options():
+    if marks.FORM not in connection.get_execution_options():
         # By this one SQLAlchemy asks the server what it is, on the first one
-        # of an engine. It has no info.
+        # of an engine. It has no info, and is dropped, whatever it meets.
         return error
+    interrupts.drop_if_busy(context)
     # COMMIT and ROLLBACK are no statements to SQLAlchemy.
     committing = (
         context.statement is None
-        and connection.info.get(_STATE) == _COMMITTING
+        and connection.info.get(marks.STATE) == marks.COMMITTING
     )
-    if _STATE in connection.info:
-        connection.info[_STATE] = _OPEN
+    if marks.STATE in connection.info:
+        connection.info[marks.STATE] = marks.OPEN
     is_ours = error is not None and errors.is_typed(error)
-    for failures in connection.info.get(_FAILURES, []):
+    for failures in connection.info.get(marks.FAILURES, []):
         failures.append(error if is_ours else context.original_exception)
     if committing and error is not None and errors.is_lost(error):
         return errors.commit_unknown(error)

@@ -48,17 +48,11 @@ def drop_if_busy(context: Any) -> None:
 
     In SQLite there is none to wait for, and a connection may be the database.
 
-    :param context: SQLAlchemy's ExceptionContext
+    :param context: SQLAlchemy's ExceptionContext, with a connection that is
+        in use
     """
     error = context.original_exception
-    connection = context.connection
-    if not connection or connection.closed or connection.invalidated:
-        return
-    if marks.FORM not in connection.get_execution_options():
-        # By this one SQLAlchemy asks the server what it is, on the first one
-        # of an engine; whatever it meets there, the connection is dropped.
-        return
-    busy = wire.is_busy(connection.connection.driver_connection)
+    busy = wire.is_busy(context.connection.connection.driver_connection)
     if busy:
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False
