@@ -367,7 +367,7 @@ class NotTransactionOwner(SessionMisuse):
         'Refused: {what} would end a transaction that others share, which '
         'only the block that opened it does. To undo a part, leave "with '
         'db.api.savepoint(context):" by an exception; for a transaction of '
-        "one's own, take transaction(context, independent=True)."
+        'its own, take transaction(context, independent=True).'
     )
     what: str
 

@@ -257,7 +257,7 @@ class Transaction:
     def in_use(self, busy: bool = True) -> Iterator[Session]:
         """Keep others out while the caller uses the session.
 
-        :param busy: whether what he does there is send statements
+        :param busy: whether what they do there is send statements
         """
         caller = _thread_of_control()
         self.refuse_child()
@@ -355,7 +355,7 @@ class Transaction:
             raise fork.in_use(self._pid)
 
     def _leave_slot(self) -> None:
-        # Who is still inside must not go on with transactions of his own.
+        # Who is still inside must not go on with transactions of their own.
         if not self._depth:
             self._slot.transaction = self._outer
 
@@ -365,7 +365,7 @@ class Transaction:
             self.session.close()
         finally:
             if self._owner == _thread_of_control():
-                # Blocks of his that have not ended were interrupted.
+                # Blocks of theirs that have not ended were interrupted.
                 self._depth = self._busy = 0
             # In this order, whoever leaves last also leaves the slot, and no
             # lock is needed, which a child might wait for.

@@ -37,7 +37,7 @@ class Turns:
     A ``threading.Lock`` goes to whoever is running when it becomes free, which
     is mostly the thread that has just released it: the others starve.
 
-    :param what: what one has in one's turn, in words
+    :param what: what the turn is for, in words
     """
 
     def __init__(self, what: str) -> None:

@@ -2,7 +2,7 @@
 
 A signal's handler can raise in the middle of a statement, and so can what is
 raised into a thread. The answer is then still to come, and whoever had the
-connection next would take it for his own. So it matters whether a connection
+connection next would take it for theirs. So it matters whether a connection
 waits for one. psycopg knows; PyMySQL is taught here; SQLite has no wire.
 """
 

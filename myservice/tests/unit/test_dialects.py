@@ -183,7 +183,7 @@ class TestSpellings(SpellingTestCase):
 
 
 class TestOwnEngines(SpellingTestCase):
-    """An engine that the caller has made has the dialect that he took."""
+    """An engine of the caller has the dialect that they took."""
 
     def setUp(self) -> None:
         super().setUp()

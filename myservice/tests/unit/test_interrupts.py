@@ -90,7 +90,7 @@ class InterruptTestCase(base.DatabaseTestCase):
             return int(connection.scalar(COUNT) or 0)
 
     def check_at_rest(self) -> None:
-        """Check that nothing is held, and that answers are one's own."""
+        """Check that nothing is held, and that each gets their own answers."""
         for name, pool in db.api.statistics().pools.items():
             self.assertEqual(0, pool['checked_out'], name)
         numbers = sa.select(sa.literal(1), sa.literal('x'))

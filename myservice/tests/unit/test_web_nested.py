@@ -31,7 +31,7 @@ OK, PLAIN = '200 OK', [('Content-Type', 'text/plain')]
 
 
 def who() -> Any:
-    """Return who asks, and who the thread's log says that he is."""
+    """Return who asks, and who the thread's log says that they are."""
     logged: Any = oslo_context.get_current()
     return flask.g.context.user_id, logged and logged.user_id
 
