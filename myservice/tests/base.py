@@ -1,6 +1,8 @@
 """The base classes of the tests."""
 
 import contextlib
+import faulthandler
+import sys
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -17,11 +19,22 @@ from myservice.tests import fixtures
 from myservice.tests import proxy
 
 
+# In seconds; the longest test takes a tenth of it.
+_HANGS = 1200
+
+
 class TestCase(base.BaseTestCase):
     """A test; a warning of SQLAlchemy fails it."""
 
     def setUp(self) -> None:
         super().setUp()
+        # It prints where each thread is, and ends the worker: a test that
+        # waits for ever would say nothing, and stop all that comes after it.
+        # (oslotest's OS_TEST_TIMEOUT takes the signal that tests here use.)
+        faulthandler.dump_traceback_later(
+            _HANGS, exit=True, file=sys.__stderr__
+        )
+        self.addCleanup(faulthandler.cancel_dump_traceback_later)
         self.useFixture(
             plain_fixtures.WarningsFilter(
                 [{'action': 'error', 'category': sa.exc.SAWarning}]
