@@ -18,7 +18,6 @@ from myservice.db import dialects
 from myservice.tests import fixtures
 from myservice.tests import proxy
 
-
 # In seconds; the longest test takes a tenth of it.
 _HANGS = 1200
 
@@ -31,6 +30,7 @@ class TestCase(base.BaseTestCase):
         # It prints where each thread is, and ends the worker: a test that
         # waits for ever would say nothing, and stop all that comes after it.
         # (oslotest's OS_TEST_TIMEOUT takes the signal that tests here use.)
+        assert sys.__stderr__ is not None
         faulthandler.dump_traceback_later(
             _HANGS, exit=True, file=sys.__stderr__
         )

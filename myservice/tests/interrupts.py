@@ -1,7 +1,9 @@
 """Interrupts for tests: a real signal, in the middle of a command."""
 
 import contextlib
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -82,6 +84,40 @@ class Interrupt(fixtures.Fixture):
             yield hits
         finally:
             self._between.decide = lambda command: None
+
+
+class AtAnyPoint(fixtures.Fixture):
+    """Lets signals, exceptions and finalizers come at any point of a thread.
+
+    Coverage holds a lock in each call that it traces. Whoever is interrupted
+    there leaves it held, and all threads of the tests then wait for ever: so
+    nothing is traced meanwhile.
+
+    :param handler: what the signal's handler does, if it is used; it may raise
+    """
+
+    def __init__(self, handler: Callable[..., None] = lambda *_: None) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def _setUp(self) -> None:
+        self.addCleanup(sys.settrace, sys.gettrace())
+        self.addCleanup(threading.settrace, threading.gettrace())
+        threading.settrace(None)
+        sys.settrace(None)
+        before = signal.signal(signal.SIGALRM, self._handler)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        self.addCleanup(self.after, 0)
+
+    def after(self, seconds: float) -> None:
+        """Send the main thread a signal, once; never if it is 0."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def raise_in(self, thread: threading.Thread, error: type) -> None:
+        """Raise an exception in a thread, wherever it is."""
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)
+        )
 
 
 def raising(error: BaseException) -> Callable[..., None]:

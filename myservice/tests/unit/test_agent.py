@@ -22,6 +22,7 @@ from myservice import exception
 from myservice.db import models
 from myservice.tests import base
 from myservice.tests import fixtures
+from myservice.tests import interrupts
 
 IDENTITY = {'host': 'h1', 'binary': 'b1'}
 HOUR = datetime.timedelta(hours=1)
@@ -361,15 +362,13 @@ class TestAgent(AgentTestCase):
 class TestSignalEvent(base.TestCase):
     def test_a_signal_at_any_point_of_a_wait_ends_it(self) -> None:
         events: list[agent.SignalEvent] = []
-        self.addCleanup(
-            signal.signal,
-            signal.SIGALRM,
-            signal.signal(signal.SIGALRM, lambda *_: events[-1].set()),
+        interrupt = self.useFixture(
+            interrupts.AtAnyPoint(lambda *_: events[-1].set())
         )
         for _ in range(1000):
             events.append(agent.SignalEvent())
             self.assertFalse(events[-1].is_set())
-            signal.setitimer(signal.ITIMER_REAL, 0.0002)
+            interrupt.after(0.0002)
             while not events[-1].wait(0.00001):
                 pass
             self.assertTrue(events[-1].is_set())

@@ -1,7 +1,6 @@
 """What is raised in the middle of a statement: by a signal, into a thread."""
 
 import contextlib
-import ctypes
 import gc
 import signal
 import threading
@@ -760,27 +759,14 @@ class TestConnections(InterruptTestCase):
 
         for error in errors():
             rows.clear()
-            with self.alarm(error):
+            with interrupts.AtAnyPoint(interrupts.raising(error)) as interrupt:
+                interrupt.after(0.05)
                 self.assertIs(error, self.raised_by(call))
             self.assertTrue(len(rows) < 50000)
             self.check_at_rest()
 
-    @contextlib.contextmanager
-    def alarm(self, error: BaseException) -> Iterator[None]:
-        """Raise an error in a moment, wherever the main thread is."""
-
-        def handle(*_: Any) -> None:
-            raise error
-
-        old = signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, old)
-
     def test_what_is_raised_into_a_thread(self) -> None:
+        interrupt = self.useFixture(interrupts.AtAnyPoint())
         raised: list[Any] = []
         waits = threading.Event()
         assert self.between is not None
@@ -802,10 +788,7 @@ class TestConnections(InterruptTestCase):
         self.between.decide = decide
         thread.start()
         waits.wait(60)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0),
-            ctypes.py_object(interrupts.TimeLimit),
-        )
+        interrupt.raise_in(thread, interrupts.TimeLimit)
         thread.join()
         self.between.decide = lambda command: None
         self.assertIsInstance(raised[0], interrupts.TimeLimit)

@@ -296,6 +296,13 @@ class TestNamesOfDatabases(base.TestCase):
                     yield path, node
 
 
+class TestTests(base.TestCase):
+    def test_what_comes_at_any_point_comes_from_one_fixture(self) -> None:
+        armed = re.compile(r'signal\.(setitimer|ITIMER)|SetAsyncExc\(')
+        for path in (ROOT / 'tests' / 'unit').glob('*.py'):
+            self.assertIsNone(armed.search(path.read_text()), path.name)
+
+
 class TestErrors(base.TestCase):
     def test_each_has_the_fields_that_its_message_names(self) -> None:
         for name, kind in inspect.getmembers(exception, inspect.isclass):

@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import ctypes
 import gc
 import os
 import random
@@ -18,6 +17,7 @@ from myservice import exception
 from myservice.db import turn
 from myservice.tests import base
 from myservice.tests import factories
+from myservice.tests import interrupts
 
 # Longer than any thread has to wait here, and than a slow machine takes.
 LONG = 60
@@ -275,6 +275,7 @@ class TestInterrupts(base.TestCase):
             place.leave()
 
     def test_who_is_interrupted_at_any_point_leaves_their_place(self) -> None:
+        interrupt = self.useFixture(interrupts.AtAnyPoint())
         over = threading.Event()
         ready = threading.Barrier(21)
 
@@ -292,7 +293,7 @@ class TestInterrupts(base.TestCase):
         ready.wait()
         give_up = time.monotonic() + 3
         while time.monotonic() < give_up:
-            interrupt(random.choice(threads))
+            interrupt.raise_in(random.choice(threads), Interrupted)
             time.sleep(random.choice((0, 0.0001, 0.001)))
         over.set()
         for thread in threads:
@@ -312,16 +313,11 @@ class TestInterrupts(base.TestCase):
             handled += 1
             raise Interrupted
 
-        self.addCleanup(
-            signal.signal,
-            signal.SIGALRM,
-            signal.signal(signal.SIGALRM, handle),
-        )
+        interrupt = self.useFixture(interrupts.AtAnyPoint(handle))
         others = [in_thread(self.repeat) for _ in range(4)]
         for number in range(1, 300):
             with contextlib.suppress(Interrupted):
-                soon = random.uniform(1e-6, 1e-3)
-                signal.setitimer(signal.ITIMER_REAL, soon)
+                interrupt.after(random.uniform(1e-6, 1e-3))
                 while handled < number:
                     self.work()
         self.over = True
@@ -336,6 +332,7 @@ class TestInterrupts(base.TestCase):
             self.work()
 
     def test_finalizers_in_the_middle_of_it_wait_for_nobody(self) -> None:
+        self.useFixture(interrupts.AtAnyPoint())
         threshold = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *threshold)
         gc.set_threshold(1)
@@ -367,14 +364,9 @@ class TestHandlers(base.DatabaseTestCase):
             handled += 1
             handle()
 
-        self.addCleanup(
-            signal.signal,
-            signal.SIGALRM,
-            signal.signal(signal.SIGALRM, count),
-        )
+        interrupt = self.useFixture(interrupts.AtAnyPoint(count))
         for number in range(1, 300):
-            soon = random.uniform(1e-6, 1e-3)
-            signal.setitimer(signal.ITIMER_REAL, soon)
+            interrupt.after(random.uniform(1e-6, 1e-3))
             while handled < number:
                 call()
 
@@ -400,13 +392,6 @@ class TestHandlers(base.DatabaseTestCase):
 
         with db.api.transaction(self.context):
             self.repeat(join, join)
-
-
-def interrupt(thread: threading.Thread) -> None:
-    """Raise an exception in a thread, wherever it is."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Interrupted)
-    )
 
 
 class TestCollisions(base.DatabaseTestCase):
