@@ -11,7 +11,8 @@ database is compared with what the same call leaves there undisturbed:
 - one that was interrupted by a signal must not have happened, unless the
   exception notes that this is unknown.
 
-Anything else is a violation. As a program it prints the table::
+Anything else is a violation. As a program it prints the matrix, and writes a
+summary of it, a line for each fault, to a file::
 
     python -m myservice.tests.functional.fault_matrix [FILE]
 """
@@ -52,6 +53,9 @@ class Cell:
     outcome: str
     violation: str = ''
 
+
+# How often each outcome came, by database, function and fault.
+Outcomes = dict[tuple[str, str, str], collections.Counter[str]]
 
 # What a fault does while a call is made: a context manager that is given the
 # matrix and the number of the command to hit.
@@ -330,14 +334,13 @@ def matrix_of(backend: str) -> Iterator[Matrix]:
         yield Matrix(database, between, stack.enter_context(interrupt))
 
 
-def table() -> tuple[list[str], list[str]]:
+def run() -> tuple[Outcomes, list[str]]:
     """Run the whole matrix.
 
-    :returns: the lines of a table in reStructuredText, and the violations
+    :returns: how often each outcome came, by database, function and fault;
+        and the violations
     """
-    outcomes: dict[Any, collections.Counter[str]] = collections.defaultdict(
-        collections.Counter
-    )
+    outcomes: Outcomes = collections.defaultdict(collections.Counter)
     violations = []
     for backend in ('sqlite', 'mariadb', 'postgresql'):
         with matrix_of(backend) as matrix:
@@ -345,35 +348,51 @@ def table() -> tuple[list[str], list[str]]:
                 outcomes[backend, name, fault][cell.outcome] += 1
                 if cell.violation:
                     violations.append(f'{backend}: {fault}: {cell.violation}')
-    lines = [
-        '.. list-table::',
-        '   :header-rows: 1',
-        '',
-        '   * - database',
-        '     - function',
-        '     - fault',
-        '     - outcomes',
+    return outcomes, violations
+
+
+def summary(outcomes: Outcomes) -> list[str]:
+    """Return a table in reStructuredText: a line for each fault."""
+    functions: collections.Counter[tuple[str, str]] = collections.Counter()
+    totals: dict[Any, collections.Counter[str]] = collections.defaultdict(
+        collections.Counter
+    )
+    for (backend, _, fault), counts in outcomes.items():
+        functions[backend, fault] += 1
+        totals[backend, fault] += counts
+    rows: list[tuple[str, ...]] = [
+        ('database', 'fault', 'functions', 'calls', 'outcomes'),
+        *(
+            (
+                backend,
+                fault,
+                str(functions[backend, fault]),
+                str(counts.total()),
+                _said(counts),
+            )
+            for (backend, fault), counts in totals.items()
+        ),
     ]
-    for (backend, name, fault), counts in outcomes.items():
-        said = ', '.join(f'{what} {n}' for what, n in sorted(counts.items()))
-        lines += [
-            f'   * - {backend}',
-            f'     - ``{name}``',
-            f'     - {fault}',
-            f'     - {said}',
-        ]
-    return lines, violations
+    lines = ['.. list-table::', '   :header-rows: 1', '']
+    for first, *others in rows:
+        lines.append(f'   * - {first}')
+        lines += [f'     - {cell}' for cell in others]
+    return lines
+
+
+def _said(counts: collections.Counter[str]) -> str:
+    return ', '.join(f'{what} {n}' for what, n in sorted(counts.items()))
 
 
 def main() -> int:
-    """Print the table, and write it to the file that is named, if any."""
+    """Print the matrix; write its summary to a file if one is named."""
     started = time.monotonic()
-    lines, violations = table()
-    text = '\n'.join(lines) + '\n'
+    outcomes, violations = run()
     if len(sys.argv) > 1:
         with open(sys.argv[1], 'w') as file:
-            file.write(text)
-    print(text)
+            file.write('\n'.join(summary(outcomes)) + '\n')
+    for key, counts in outcomes.items():
+        print(*key, _said(counts), sep='; ')
     print(*violations, sep='\n')
     seconds = time.monotonic() - started
     print(f'{len(violations)} violations in {seconds:.0f} seconds')
