@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds a wheel from a tree without git, and uses it in an empty environment:
-# what is missing from it (migrations, templates) is missed there.
+# what is missing from it (migrations, templates) is missed there. Then it
+# builds the documentation of that tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -25,4 +26,9 @@ $manage service list --json
 $manage config sample > sample.conf
 $manage db revision -m check --json
 test -f venv/etc/myservice/myservice.conf
-echo 'The wheel has all that it needs.'
+
+venv/bin/pip install -q -c tree/constraints.txt -r tree/doc/requirements.txt
+# Without -W: the theme warns that there is no git.
+venv/bin/sphinx-build -q tree/doc/source html
+test -f html/reference/release-notes.html
+echo 'The wheel has all that it needs, and so have the sources.'

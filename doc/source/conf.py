@@ -1,15 +1,20 @@
 """How Sphinx builds the documentation: ``tox -e docs``."""
 
+import pathlib
+import sys
 from typing import Any
 from typing import ClassVar
 
 from pygments import token
 from pygments.lexers import sql
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'ext'))
+
 project = 'myservice'
 copyright = 'myservice developers'
 
 extensions = [
+    'notes_without_git',
     'openstackdocstheme',
     'oslo_config.sphinxext',
     'sphinx.ext.autodoc',
