@@ -325,28 +325,57 @@ class TestErrors(base.TestCase):
         self.assertEqual((str(error), 'h'), (str(copy), copy.host))
 
 
-class TestFieldFaults(base.TestCase):
-    """The page of faults from the field names tests that exist."""
+class NamedTests(base.TestCase):
+    """A document that names tests."""
 
-    PAGE = ROOT.parent / 'doc/source/contributor/field-faults.rst'
     TEST = re.compile(r'``(test_\w+)\.([A-Z]\w+)(?:\.(test_\w+))?``')
 
-    def test_each_row_names_its_tests_which_exist(self) -> None:
-        rows = re.split(r'^   \* - ', self.PAGE.read_text(), flags=re.M)[1:]
-        for row in rows:
-            if row.startswith('kind\n'):
-                continue
-            named = self.TEST.findall(row)
-            self.assertNotEqual([], named, row)
-            for module, test_class, test in named:
-                self.assertIn(test, self.names_in(module, test_class), row)
+    def assert_named_tests_exist(self, text: str) -> None:
+        """Check that a text names tests, all of which exist."""
+        named = self.TEST.findall(text)
+        self.assertNotEqual([], named, text)
+        for module, test_class, test in named:
+            self.assertIn(test, self.names_in(module, test_class), text)
 
     def names_in(self, module: str, test_class: str) -> set[str]:
         """Return the names of the tests of a class, and the empty one."""
         found = {''}
-        for path in (ROOT / 'tests').glob(f'*/{module}.py'):
+        for path in (ROOT / 'tests').rglob(f'{module}.py'):
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.ClassDef) and node.name == test_class:
                     names = (getattr(each, 'name', '') for each in node.body)
                     return found | set(names)
         self.fail(f'there is no {module}.{test_class}')
+
+
+class TestFieldFaults(NamedTests):
+    """The page of faults from the field names tests that exist."""
+
+    PAGE = ROOT.parent / 'doc/source/contributor/field-faults.rst'
+
+    def test_each_row_names_its_tests_which_exist(self) -> None:
+        rows = re.split(r'^   \* - ', self.PAGE.read_text(), flags=re.M)[1:]
+        for row in rows:
+            if not row.startswith('kind\n'):
+                self.assert_named_tests_exist(row)
+
+
+class TestHacking(NamedTests):
+    """HACKING.rst names the tests that enforce the rules."""
+
+    PAGE = ROOT.parent / 'HACKING.rst'
+
+    def test_each_rule_names_its_tests_which_exist(self) -> None:
+        enforced = self.PAGE.read_text().partition('\nStyle\n=')[0]
+        for rule in re.split(r'^- ', enforced, flags=re.M)[1:]:
+            self.assert_named_tests_exist(rule)
+
+    def test_each_rule_of_this_module_is_in_it(self) -> None:
+        named = self.TEST.findall(self.PAGE.read_text())
+        for node in ast.parse(pathlib.Path(__file__).read_text()).body:
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for each in node.body:
+                name = getattr(each, 'name', '')
+                if name.startswith('test_'):
+                    self.assertIn(('test_structure', node.name, name), named)
