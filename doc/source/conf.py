@@ -14,13 +14,23 @@ project = 'myservice'
 copyright = 'myservice developers'
 
 extensions = [
+    'command_line',
     'notes_without_git',
     'openstackdocstheme',
+    'oslo_config.sphinxconfiggen',
     'oslo_config.sphinxext',
     'sphinx.ext.autodoc',
 ]
 # transactions.rst includes it.
 exclude_patterns = ['contributor/fault-matrix.rst']
+
+# It writes _static/myservice.conf.sample.
+config_generator_config_file = [
+    ('../config-generator.conf', '_static/myservice')
+]
+
+# Not those for dashes: "--json" is no dash.
+smartquotes_action = 'qe'
 
 autodoc_member_order = 'bysource'
 python_maximum_signature_line_length = 79

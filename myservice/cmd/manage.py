@@ -65,7 +65,9 @@ def config_sample(arguments: Any) -> None:
 def _add_database_parsers(groups: Any) -> None:
     database = parsers.add_group(groups, 'db', 'the schema of the database')
     sync = parsers.add_command(database, 'sync', db_sync)
-    sync.add_argument('revision', nargs='?', default='head')
+    sync.add_argument(
+        'revision', nargs='?', default='head', help='by default the newest'
+    )
     parsers.add_command(database, 'version', db_version)
     parsers.add_command(database, 'check', db_check)
     revision = parsers.add_command(database, 'revision', db_revision)

@@ -2,8 +2,8 @@
 
 After a block of Python comes what it prints (``text``) and, if the guide says
 so, what it sends to a server (``sql``); "…" in these is anything. A block of
-``ini`` configures what comes after it. Each section is a test of its own, in
-which the first one, "The examples", has run.
+``ini`` configures what comes after it. Each page is a test of its own, in
+which the first one, ``examples.rst``, has run.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from myservice.tests import base
 from myservice.tests import fixtures
 
 GUIDE = (
-    pathlib.Path(myservice.__file__).parents[1]
-    / 'doc/source/user/sessions.rst'
+    pathlib.Path(myservice.__file__).parents[1] / 'doc/source/user/sessions'
 )
 LANGUAGES = ('python', 'text', 'sql', 'ini')
-SECTION = re.compile(r'^(\S.*)\n=+\n', re.MULTILINE)
 BLOCK = re.compile(r'^\.\. (invisible-)?code-block: ?:?', re.MULTILINE)
-EXAMPLES = 'The examples'
+# A block without a language, which is not run.
+LITERAL = re.compile(r'^(?!\.\. ).*[^:]::$', re.MULTILINE)
+EXAMPLES = 'examples'
 NOTHING = '-- nothing'
 # Before a block of Python.
 ONLY_ON_MYSQL = '\nOn MariaDB:'
@@ -46,7 +46,7 @@ IS_SENT = {'mysql': 'MariaDB is sent', 'postgresql': 'PostgreSQL is sent'}
 
 
 class TestGuide(base.DatabaseTestCase):
-    """One test for each section is added below."""
+    """One test for each page with code is added below."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -94,9 +94,9 @@ class TestGuide(base.DatabaseTestCase):
             engine = sa.create_engine(self.url, poolclass=sa.NullPool)
             base_class.metadata.drop_all(engine)
 
-    def run_section(self, title: str) -> None:
-        for each in dict.fromkeys((EXAMPLES, title)):
-            for example in SECTIONS[each]:
+    def run_page(self, name: str) -> None:
+        for each in dict.fromkeys((EXAMPLES, name)):
+            for example in PAGES[each]:
                 self.run_example(example)
             self.assertEqual([], self.printed, 'it is not shown')
 
@@ -162,13 +162,13 @@ class TestGuide(base.DatabaseTestCase):
         self.assertTrue(re.fullmatch(''.join(shown), found), where + found)
 
     def test_no_block_is_left_out(self) -> None:
-        blocks = sum(len(examples) for examples in SECTIONS.values())
-        text = GUIDE.read_text()
+        blocks = sum(len(examples) for examples in PAGES.values())
+        text = _text()
         self.assertEqual(len(BLOCK.findall(text)), blocks)
-        self.assertEqual([], re.findall('.*[^:]::$', text, re.MULTILINE))
+        self.assertEqual([], LITERAL.findall(text))
 
     def test_what_it_names_is_there(self) -> None:
-        text = GUIDE.read_text()
+        text = _text()
         homes = (db.api, exception, db_exception, sa, sa.exc, orm, orm.exc)
         for name in re.findall('``([A-Z][a-z]+[A-Z][A-Za-z]+)``', text):
             self.assertTrue(any(hasattr(home, name) for home in homes), name)
@@ -191,25 +191,23 @@ def _pattern(line: str) -> str:
     return '.*'.join(map(re.escape, line.split('…'))) + r'\n'
 
 
-def _sections() -> dict[str, list[sybil.Example]]:
+def _text() -> str:
+    return '\n'.join(path.read_text() for path in GUIDE.glob('*.rst'))
+
+
+def _pages() -> dict[str, list[sybil.Example]]:
     parsers = [rest.CodeBlockParser(name, id) for name in LANGUAGES]
-    document = sybil.Document.parse(str(GUIDE), *parsers)
-    titles = list(SECTION.finditer(document.text))
-    sections: dict[str, list[sybil.Example]] = {}
-    for example in document.examples():
-        title = max(
-            (each for each in titles if each.start() < example.region.start),
-            key=lambda each: each.start(),
-        )
-        sections.setdefault(title[1], []).append(example)
-    return sections
+    return {
+        path.stem: list(sybil.Document.parse(str(path), *parsers).examples())
+        for path in GUIDE.glob('*.rst')
+        if BLOCK.search(path.read_text())
+    }
 
 
-def _test_of(title: str) -> Callable[[TestGuide], None]:
-    return lambda self: self.run_section(title)
+def _test_of(name: str) -> Callable[[TestGuide], None]:
+    return lambda self: self.run_page(name)
 
 
-SECTIONS = _sections()
-for _title in SECTIONS:
-    _name = re.sub(r'\W+', '_', _title.lower()).strip('_')
-    setattr(TestGuide, f'test_{_name}', _test_of(_title))
+PAGES = _pages()
+for _name in PAGES:
+    setattr(TestGuide, f'test_{_name}', _test_of(_name))

@@ -1,6 +1,7 @@
-"""The example of quotas in the README is run, and holds."""
+"""What the README shows holds: its example of quotas, and its map."""
 
 import pathlib
+import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +17,15 @@ from myservice.tests import base
 from myservice.tests import fixtures
 
 README = pathlib.Path(myservice.__file__).parents[1] / 'README.rst'
+
+
+class TestMap(base.TestCase):
+    def test_each_place_in_it_exists(self) -> None:
+        _, _, text = README.read_text().partition('\nWhere things are\n===')
+        places = re.findall('^``(.+?)``', text, re.MULTILINE)
+        self.assertIn('myservice/db/api.py', places)
+        for place in places:
+            self.assertNotEqual([], [*README.parent.glob(place)], place)
 
 
 class TestQuotas(base.DatabaseTestCase):
