@@ -1,210 +1,156 @@
-"""What the calls of the layer cost, beside the same work by other ways.
+"""The part "calls": jobs that all ways do, in turns."""
 
-The ways take turns at each job, on the same rows of the same database: the
-bare driver, the layer, SQLAlchemy's sessionmaker, oslo.db's enginefacade,
-Flask-SQLAlchemy, Django and peewee. The databases are private ones, which it
-starts and stops. How to read the figures: bench/README.rst.
-"""
-
-import argparse
 import contextlib
-import json
-import logging
-import pathlib
-import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-import bar
 import common
-import compare
-import connect
 import data
-import every
-import growth
-import quota
-import show
-import start
-from compare import Target
+import measure
+import sqlalchemy as sa
 from jobs import JOBS
+from jobs import Job
+from ways import driver
+from ways import layer
+from ways.layer import Layer
+from ways.oslo_stock import OsloStock
 
-_DATABASES = ('mariadb', 'postgresql', 'sqlite')
-_PARTS = ('calls', 'every', 'quota', 'connect', 'start', 'growth')
+from myservice import context
+from myservice.db import dialects
+from myservice.db import models
+from myservice.tests import proxy
 
-# What a part adds to the report.
-_LISTS = (
-    'calls',
-    'every',
-    'quota',
-    'connect',
-    'start',
-    'threads',
-    'pools',
-    'rows',
-)
+# The layer first: others use its settings (see ways.driver.quota_pair).
+_KINDS: tuple[Callable[[str], Any], ...] = (Layer, driver.make, OsloStock)
+
+# How often a call is repeated before its round trips are counted, and how
+# often they are: psycopg prepares what it has sent five times.
+_WARM = 8
+_COUNTED = 4
 
 
 @contextlib.contextmanager
-def started(name: str) -> Iterator[Target]:
-    """Start a database; SQLite's is a file in a temporary directory."""
-    if name == 'sqlite':
-        with tempfile.TemporaryDirectory(prefix='myservice-') as directory:
-            path = pathlib.Path(directory, 'bench.sqlite')
-            yield Target(name, f'sqlite:///{path}', None)
-        return
-    with common.VARIANTS[name]() as server:
-        yield Target(name, server.url, server)
+def all_ways(url: str) -> Iterator[list[Any]]:
+    """Open all ways to a database, the driver first."""
+    with contextlib.ExitStack() as stack:
+        ways = []
+        for kind in _KINDS:
+            way = kind(url)
+            stack.callback(way.close)
+            # quota_pair wants usages that exist.
+            layer.pair(context.get_admin_context(), way.name)
+            ways.append(way)
+        yield sorted(ways, key=lambda way: way.name != 'driver')
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure all that is asked for, and return it as JSON has it."""
-    report: dict[str, Any] = {
-        **common.header(),
-        'servers': {},
-        'method': show.METHOD,
-        **{name: [] for name in _LISTS},
-    }
-    with bar.shown() as shown:
-        if 'start' in arguments.parts:
-            report['start'] += start.measure_start(arguments.rounds, shown)
-        for name in arguments.databases:
-            with started(name) as target:
-                _measure(target, arguments, report, shown)
-                report['servers'][name] = compare.version(target)
-    return report
+def measure_calls(
+    target: common.Target,
+    only: list[str],
+    rounds: int,
+    calls: int,
+    rows: int,
+) -> list[dict[str, Any]]:
+    """Return the figures of all jobs and ways on one database.
 
-
-def _measure(
-    target: Target,
-    arguments: argparse.Namespace,
-    report: dict[str, Any],
-    shown: bar.Bar,
-) -> None:
-    rounds = arguments.rounds
-    if 'calls' in arguments.parts:
-        report['calls'] += compare.measure_calls(
-            target,
-            arguments.only,
-            rounds,
-            arguments.calls,
-            arguments.list_rows,
-            shown,
-        )
-    if 'every' in arguments.parts:
-        report['every'] += every.measure_every(target, 2 * rounds, shown)
-    if 'quota' in arguments.parts and target.server is not None:
-        report['quota'] += _quota(target, arguments.seconds)
-    if 'connect' in arguments.parts:
-        report['connect'] += connect.measure_connect(target, rounds, shown)
-    if 'growth' in arguments.parts and target.name == arguments.databases[0]:
-        _measure_growth(target, arguments, report, shown)
-
-
-def _measure_growth(
-    target: Target,
-    arguments: argparse.Namespace,
-    report: dict[str, Any],
-    shown: bar.Bar,
-) -> None:
-    seconds = arguments.seconds / 8
-    report['threads'] += growth.measure_threads(target, seconds, shown)
-    report['pools'] += growth.measure_pools(target, seconds, shown)
-    report['rows'] += growth.measure_rows(
-        target, arguments.rows, arguments.rounds, shown
-    )
-
-
-def _quota(target: Target, seconds: float) -> list[dict[str, Any]]:
-    """Return pairs a second of 8 threads, as bench/quota.py measures them."""
+    :param target: the database
+    :param only: names of jobs; an empty list is all
+    :param rounds: how often each way is measured
+    :param calls: how many calls a round has
+    :param rows: how many services there are, and resources
+    """
     data.create_tables(target.url)
-    asked = argparse.Namespace(threads=[8], rounds=4, seconds=seconds)
-    return quota.Variant(target.name, target.url, asked).run()
+    filled = data.fill(target.url, rows, rows)
+    wanted = [job for job in JOBS if not only or job.name in only]
+    figures = []
+    with all_ways(target.url) as ways:
+        check(ways, filled)
+        for job in wanted:
+            compared = measure.Comparison(job, ways, filled, calls)
+            compared.warm_up()
+            common.progress(f'{target.name}: {job.name}')
+            for turn in range(rounds if job.part else -(-rounds // 2)):
+                compared.round(turn)
+            figures += compared.figures()
+    if target.server is not None:
+        _add_round_trips(target, wanted, filled, figures)
+    return [{'database': target.name, **row} for row in figures]
 
 
-def parse() -> argparse.Namespace:
-    """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_round_trips(
+    target: common.Target,
+    jobs: list[Job],
+    filled: data.Data,
+    figures: list[dict[str, Any]],
+) -> None:
+    common.progress(f'{target.name}: round trips')
+    with proxy.FaultProxy(target.url) as between, all_ways(between.url) as on:
+        found = {
+            (job.steps[step], way.name): trips
+            for job in jobs
+            for way in on
+            for step, trips in _round_trips(job, way, filled, between).items()
+        }
+    for row in figures:
+        name = row['way'].removesuffix(' again')
+        row['round_trips'] = found[row['call'], name]
+
+
+def _round_trips(
+    job: Job, way: Any, filled: data.Data, between: proxy.FaultProxy
+) -> dict[str, int]:
+    # Of a list, the number of rows changes nothing.
+    warm = _WARM if job.part else 1
+    least: dict[str, int] = {}
+    for turn in range(warm + _COUNTED if job.part else 2):
+        arguments = job.arguments(filled, 1)
+        for step in job.steps:
+            between.clear()
+            result = getattr(way, step)(*arguments[0])
+            arguments = [(result,)]
+            count = _count(between)
+            if turn >= warm:
+                least[step] = min(count, least.get(step, count))
+    return least
+
+
+def _count(between: proxy.FaultProxy) -> int:
+    # After what the ORM executes many times psycopg may send a Flush, as the
+    # clock has it, which nobody answers and nobody waits for.
+    unanswered = dialects.backend_of(sa.make_url(between.url)) == 'postgresql'
+    return sum(
+        not (unanswered and command.kind == 'other')
+        for command in between.commands
     )
-    parser.add_argument(
-        '--json',
-        nargs='?',
-        const='-',
-        metavar='FILE',
-        help='write JSON, to stdout instead of the tables if no FILE is named',
-    )
-    parser.add_argument(
-        '--plot',
-        type=pathlib.Path,
-        metavar='DIRECTORY',
-        help='write plots, as PNG and SVG',
-    )
-    for name, kind, default, text in (
-        ('databases', _some_of(_DATABASES), ','.join(_DATABASES), 'on which'),
-        ('parts', _some_of(_PARTS), ','.join(_PARTS), 'what is measured'),
-        (
-            'only',
-            _some_of([job.name for job in JOBS]),
-            '',
-            'which jobs of the part calls, all by default: '
-            + ', '.join(job.name for job in JOBS),
-        ),
-        ('rounds', _number, '7', 'how often the ways take turns'),
-        ('calls', _number, '40', 'how many calls a turn has, of short ones'),
-        ('list-rows', _number, '10000', 'how many rows a whole list has'),
-        ('rows', _number, '100000', 'up to how many rows a table grows'),
-        ('seconds', float, '4', 'how long threads are measured'),
-    ):
-        parser.add_argument(
-            f'--{name}',
-            type=kind,
-            default=default,
-            help=f'{text} (default: {default})' if default else text,
+
+
+def check(ways: list[Any], filled: data.Data) -> None:
+    """Refuse ways that do not return what the others do.
+
+    :param ways: the ways
+    :param filled: the rows
+    """
+    service_id, resource_id = filled.services[0], filled.resources[0]
+    found = {
+        way.name: (
+            _values(way.service_get(service_id), models.ServiceRow),
+            _values(way.service_get_all(2)[1], models.ServiceRow),
+            _values(way.resource_get(resource_id), models.ResourceRow),
+            _values(way.resource_get_all(2)[1], models.ResourceRow),
+            *way.resource_details(resource_id)[1:],
+            len(way.service_get_all(100)),
         )
-    return parser.parse_args()
-
-
-def _number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError('it is 1 at least')
-    return number
-
-
-def _some_of(known: Any) -> Callable[[str], list[str]]:
-    def parse_names(text: str) -> list[str]:
-        names = [name for name in text.split(',') if name]
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f'{", ".join(unknown)}: not one of {", ".join(known)}'
+        for way in ways
+    }
+    for name, values in found.items():
+        if values != found[Layer.name]:
+            raise RuntimeError(
+                f'{name} returns {values}, but the layer {found[Layer.name]}'
             )
-        return names
-
-    return parse_names
 
 
-def main() -> None:
-    """Measure and print."""
-    arguments = parse()
-    # Each retry would be a warning.
-    logging.basicConfig(level=logging.CRITICAL)
-    report = run(arguments)
-    if arguments.plot:
-        # It takes a second to import.
-        import plot
-
-        plot.draw(report, arguments.plot)
-    text = json.dumps(report, indent=2)
-    if arguments.json == '-':
-        print(text)
-        return
-    if arguments.json:
-        pathlib.Path(arguments.json).write_text(text + '\n')
-    show.show(report)
-
-
-if __name__ == '__main__':
-    main()
+def _values(row: Any, kind: Any) -> list[Any]:
+    """Return the values of a row, with their types: True is not 1."""
+    if not isinstance(row, tuple):
+        row = [getattr(row, name) for name in kind.keys()]
+    return [(type(value), value) for value in row]

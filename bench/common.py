@@ -1,4 +1,4 @@
-"""What benchmarks share: servers, threads against the clock, and tables."""
+"""What the parts share: databases, threads against the clock, and tables."""
 
 import collections
 import concurrent.futures
@@ -7,14 +7,16 @@ import dataclasses
 import datetime
 import importlib.metadata
 import os
+import pathlib
 import platform
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
-from typing import Protocol
 
 import sqlalchemy as sa
 from rich import box
@@ -22,17 +24,17 @@ from rich.console import Console
 from rich.table import Table
 
 from myservice.db import dialects
-from myservice.tests import proxy
 from myservice.tests import servers
 
-#: name to how its server is made
-VARIANTS: dict[str, Callable[[], servers.Server]] = {
+#: name to how its server is made; that of SQLite is a file
+DATABASES: dict[str, Callable[[], servers.Server] | None] = {
     # An older server does not know the setting, and is as if it were OFF.
     'mariadb': lambda: servers.MariaDB(loose_innodb_snapshot_isolation='OFF'),
     'mariadb-snapshot': lambda: servers.MariaDB(
         innodb_snapshot_isolation='ON'
     ),
     'postgresql': lambda: servers.PostgreSQL(),
+    'sqlite': None,
 }
 
 # Seconds that all threads are at work before it counts.
@@ -44,27 +46,68 @@ _PATIENCE = 120
 _PACKAGES = ('SQLAlchemy', 'oslo.db', 'PyMySQL', 'psycopg')
 
 
-class Way(Protocol):
-    """One way to do the work that is measured.
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A database that is measured.
+
+    :param name: what it is called
+    :param url: its URL
+    :param server: what runs it; SQLite has none
+    """
+
+    name: str
+    url: str
+    server: servers.Server | None
+
+    def version(self) -> str:
+        """Return what the database says of itself."""
+        backend = dialects.backend_of(sa.make_url(self.url))
+        function = 'sqlite_version()' if backend == 'sqlite' else 'version()'
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            found = connection.scalar(sa.text(f'SELECT {function}'))
+        # PostgreSQL goes on about its compiler.
+        return str(found).split(' on ')[0]
+
+
+@contextlib.contextmanager
+def started(name: str) -> Iterator[Target]:
+    """Start a database.
+
+    :param name: a key of DATABASES
+    """
+    make = DATABASES[name]
+    if make is None:
+        with tempfile.TemporaryDirectory(prefix='myservice-') as directory:
+            path = pathlib.Path(directory, 'bench.sqlite')
+            yield Target(name, f'sqlite:///{path}', None)
+        return
+    with make() as server:
+        yield Target(name, server.url, server)
+
+
+class Threads:
+    """Work that threads do again and again, in one way.
 
     ``failures`` are the errors that are counted; any other one ends the
     benchmark.
     """
 
-    failures: tuple[type[Exception], ...]
+    name: str
+    failures: tuple[type[Exception], ...] = ()
 
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        ...
+    def worker(self) -> contextlib.AbstractContextManager[Callable[[], Any]]:
+        """Return what one thread calls, set up for it."""
+        raise NotImplementedError
 
-    def worker(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
-        """Return what one thread calls again and again, set up for it."""
-        ...
+    def prepare(self) -> None:
+        """Make what a turn needs."""
 
-    def retries(self) -> collections.Counter[str]:
-        """Return class of the error to how many attempts were repeated."""
-        ...
+    def check(self, done: int) -> None:
+        """Compare the database with what a turn has done.
+
+        :param done: how many calls have ended well
+        """
 
 
 @dataclasses.dataclass
@@ -76,7 +119,6 @@ class Tally:
     :param times: seconds of each call that ended well; also of those that
         were under way when time was up, or the slowest would be missing
     :param errors: error to how often it was raised
-    :param retries: class of an error to how many attempts were repeated
     """
 
     seconds: float = 0.0
@@ -85,20 +127,16 @@ class Tally:
     errors: collections.Counter[str] = dataclasses.field(
         default_factory=collections.Counter
     )
-    retries: collections.Counter[str] = dataclasses.field(
-        default_factory=collections.Counter
-    )
 
     def figures(self) -> dict[str, Any]:
         """Return what there is to print."""
         times = sorted(self.times)
         return {
-            'pairs_a_second': round(self.finished / self.seconds, 1),
+            'calls_a_second': round(self.finished / self.seconds, 1),
             'p50_ms': _milliseconds(times, 0.5),
             'p99_ms': _milliseconds(times, 0.99),
             'max_ms': _milliseconds(times, 1),
             'errors': dict(self.errors),
-            'retries': dict(self.retries),
         }
 
 
@@ -119,7 +157,7 @@ class Slice:
     """
 
     def __init__(
-        self, way: Way, threads: int, seconds: float, tally: Tally
+        self, way: Threads, threads: int, seconds: float, tally: Tally
     ) -> None:
         self._way = way
         self._threads = threads
@@ -130,18 +168,17 @@ class Slice:
             threads, self._start_clock, timeout=_PATIENCE
         )
         self._begin = self._end = 0.0
-        #: how many calls have ended well, also before the clock was started
-        self.done = 0
+        self._done = 0
 
     def run(self) -> None:
         """Run the threads to their end; an error of theirs is raised here."""
-        before = self._way.retries()
+        self._way.prepare()
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
             ends = [pool.submit(self._work) for _ in range(self._threads)]
         for end in ends:
             end.result()
         self._tally.seconds += self._seconds
-        self._tally.retries += self._way.retries() - before
+        self._way.check(self._done)
 
     def _start_clock(self) -> None:
         self._begin = time.monotonic() + _RAMP
@@ -159,16 +196,17 @@ class Slice:
             self._barrier.abort()
             raise
 
-    def _note(self, call: Callable[[], None], counts: bool) -> None:
+    def _note(self, call: Callable[[], Any], counts: bool) -> None:
         started = time.monotonic()
         error = ''
         try:
             call()
         except self._way.failures as failure:
-            error = _describe(failure)
+            lines = str(failure).splitlines() or ['']
+            error = f'{type(failure).__name__}: {lines[0]:.100}'
         ended = time.monotonic()
         with self._lock:
-            self.done += not error
+            self._done += not error
             if error:
                 self._tally.errors[error] += 1
             elif counts and ended >= self._begin:
@@ -176,9 +214,25 @@ class Slice:
                 self._tally.times.append(ended - started)
 
 
-def _describe(error: Exception) -> str:
-    lines = str(error).splitlines() or ['']
-    return f'{type(error).__name__}: {lines[0]:.100}'
+def in_turns(
+    ways: list[Threads], threads: int, seconds: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Return the figures of ways that take turns, another one first each time.
+
+    :param ways: the ways
+    :param threads: how many work at once
+    :param seconds: how long each way is measured, in all rounds together
+    :param rounds: how often the ways take turns
+    """
+    tallies = {way.name: Tally() for way in ways}
+    for turn in range(rounds):
+        first = turn % len(ways)
+        for way in ways[first:] + ways[:first]:
+            Slice(way, threads, seconds / rounds, tallies[way.name]).run()
+    return [
+        {'way': name, 'threads': threads, **tally.figures()}
+        for name, tally in tallies.items()
+    ]
 
 
 def progress(text: str) -> None:
@@ -188,10 +242,9 @@ def progress(text: str) -> None:
 
 def header() -> dict[str, Any]:
     """Return on what, with what and when it is measured."""
+    now = datetime.datetime.now(datetime.UTC)
     return {
-        'date': datetime.datetime.now(datetime.UTC).isoformat(
-            timespec='seconds'
-        ),
+        'date': now.isoformat(timespec='seconds'),
         'machine': f'{platform.machine()}, {os.cpu_count()} cores',
         'load_before': ', '.join(f'{load:.1f}' for load in os.getloadavg()),
         'Python': platform.python_version(),
@@ -199,54 +252,13 @@ def header() -> dict[str, Any]:
     }
 
 
-def server_version(url: str) -> str:
-    """Return what a server says of itself.
-
-    :param url: the URL of a database
-    """
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    parts = []
-    with engine.connect() as connection:
-        version = str(connection.scalar(sa.text('SELECT version()')))
-        # PostgreSQL goes on about its compiler.
-        parts.append(version.split(' on ')[0])
-        if dialects.backend_of(engine.dialect) == 'mysql':
-            settings = sa.text("SHOW VARIABLES LIKE 'innodb_snapshot%'")
-            parts += map(' '.join, connection.execute(settings).all())
-    return ', '.join(parts)
-
-
-def sent(between: proxy.FaultProxy) -> list[str]:
-    """Return what a proxy has seen, in a word each.
-
-    :param between: the proxy, cleared before
-    """
-    # After what the ORM executes many times psycopg may send a Flush, as the
-    # clock has it, which nobody answers and nobody waits for.
-    unanswered = dialects.backend_of(sa.make_url(between.url)) == 'postgresql'
-    return [
-        command.sql.split()[0].upper() if command.sql else command.kind
-        for command in between.commands
-        if not (unanswered and command.kind == 'other')
-    ]
-
-
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> Table:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """Return a table, with numbers to the right.
 
-    :param title: what stands above
     :param columns: the names of the columns
     :param rows: what is in them; None is a dash
     """
-    made = Table(
-        title=title,
-        title_justify='left',
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, column in enumerate(columns):
         numeric = not any(str(row[number])[:1].isalpha() for row in rows)
         made.add_column(
@@ -265,4 +277,4 @@ def _text(value: Any) -> str:
 
 def console() -> Console:
     """Return where tables go: stdout, of one width in files."""
-    return Console(width=None if sys.stdout.isatty() else 100)
+    return Console(width=None if sys.stdout.isatty() else 120)

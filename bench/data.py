@@ -78,6 +78,17 @@ def add_services(url: str, count: int) -> list[str]:
     return found
 
 
+def add_resources(url: str, service_id: str | None, count: int) -> None:
+    """Insert resources that a service holds, or nobody."""
+    made = sa.create_engine(url)
+    rows = [
+        _resource(each) | {'service_id': service_id} for each in _ids(count)
+    ]
+    with made.begin() as connection:
+        _insert(connection, models.Resource, rows)
+    made.dispose()
+
+
 def _insert(connection: Any, model: Any, rows: list[dict[str, Any]]) -> None:
     for first in range(0, len(rows), _BATCH):
         connection.execute(

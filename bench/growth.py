@@ -1,6 +1,5 @@
-"""The part "growth": more threads, more rows, and smaller pools."""
+"""The part "growth": more threads, and more rows."""
 
-import collections
 import contextlib
 import functools
 import itertools
@@ -8,15 +7,12 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-import bar
 import common
 import data
 import measure
 import sqlalchemy as sa
-from compare import Target
 from oslo_db.sqlalchemy import utils
 from ways import driver
-from ways.base import Way
 from ways.layer import Layer
 from ways.oslo_stock import OsloStock
 
@@ -25,8 +21,6 @@ from myservice import db
 from myservice.db import models
 
 THREADS = (1, 2, 4, 8, 16, 32)
-POOLS = (1, 2, 5, 16, 32)
-POOL_THREADS = 16
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
 
 _METHODS = ('service_get', 'service_heartbeat')
@@ -34,7 +28,7 @@ _ROUNDS = 2
 _PAGE = 100
 
 
-class Threaded:
+class Threaded(common.Threads):
     """A way whose threads call one method, each with a row of its own.
 
     :param name: that of the way
@@ -43,12 +37,10 @@ class Threaded:
     :param services: the ids of the rows
     """
 
-    failures: tuple[type[Exception], ...] = ()
-
     def __init__(
         self,
         name: str,
-        open_way: Callable[[], contextlib.AbstractContextManager[Way]],
+        open_way: Callable[[], contextlib.AbstractContextManager[Any]],
         method: str,
         services: list[str],
     ) -> None:
@@ -59,130 +51,65 @@ class Threaded:
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[Callable[[], None]]:
-        """Give a thread its call."""
         service_id = next(self._services)
         with self._open_way() as way:
             call = getattr(way, self._method)
             yield lambda: call(service_id)
 
-    def retries(self) -> collections.Counter[str]:
-        """Return nothing: rows of their own need none."""
-        return collections.Counter()
-
 
 def measure_threads(
-    target: Target, seconds: float, shown: bar.Bar
+    target: common.Target, seconds: float
 ) -> list[dict[str, Any]]:
     """Return how many calls a second some threads make.
 
     :param target: the database
-    :param seconds: how long a turn is
-    :param shown: the progress bar
+    :param seconds: how long each way is measured
     """
     data.create_tables(target.url)
-    services = data.add_services(target.url, max(THREADS))
-    layer = Layer(target.url, max_pool_size=max(THREADS))
-    oslo = OsloStock(target.url, max_pool_size=max(THREADS))
-    with contextlib.closing(layer), contextlib.closing(oslo):
-        for engine in (layer.engine(), oslo.engine()):
-            _open_connections(engine, max(THREADS))
-        openers: dict[str, Callable[[], Any]] = {
-            'driver': lambda: contextlib.closing(driver.make(target.url)),
-            'layer': functools.partial(contextlib.nullcontext, layer),
-            'oslo.db': functools.partial(contextlib.nullcontext, oslo),
-        }
-        text = f'{target.name}: threads'
-        cases = [*itertools.product(THREADS, _METHODS)]
-        return [
-            {'database': target.name, 'call': method, **row}
-            for threads, method in shown.track(cases, text)
-            for row in _slices(openers, method, services, threads, seconds)
-        ]
+    services = data.add_services(target.url, THREADS[-1])
+    openers: dict[str, Callable[[], Any]] = {
+        'driver': lambda: contextlib.closing(driver.make(target.url))
+    }
+    figures = []
+    with contextlib.ExitStack() as stack:
+        for kind in (Layer, OsloStock):
+            way = kind(target.url, max_pool_size=THREADS[-1])
+            stack.callback(way.close)
+            _fill_pool(way.engine(), THREADS[-1])
+            openers[way.name] = functools.partial(contextlib.nullcontext, way)
+        for count, method in itertools.product(THREADS, _METHODS):
+            common.progress(f'{target.name}: {method}, {count} threads')
+            ways: list[common.Threads] = [
+                Threaded(name, opener, method, services)
+                for name, opener in openers.items()
+            ]
+            for row in common.in_turns(ways, count, seconds, _ROUNDS):
+                where = {'database': target.name, 'call': method}
+                figures.append(where | row)
+    return figures
 
 
-def _slices(
-    openers: dict[str, Callable[[], Any]],
-    method: str,
-    services: list[str],
-    threads: int,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    ways = [
-        Threaded(name, opener, method, services)
-        for name, opener in openers.items()
-    ]
-    tallies = {way.name: common.Tally() for way in ways}
-    for turn in range(_ROUNDS):
-        for way in ways if turn % 2 else ways[::-1]:
-            common.Slice(way, threads, seconds, tallies[way.name]).run()
-    return [
-        {'way': name, 'threads': threads, **_figures(tally)}
-        for name, tally in tallies.items()
-    ]
-
-
-def _open_connections(engine: sa.Engine, count: int) -> None:
-    """Fill a pool: a new connection may cost more than a hundred calls."""
+def _fill_pool(engine: sa.Engine, count: int) -> None:
+    """Open connections: a new one may cost more than a hundred calls."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(engine.connect())
 
 
-def _figures(tally: common.Tally) -> dict[str, Any]:
-    found = tally.figures()
-    return {
-        'calls_a_second': found['pairs_a_second'],
-        **{name: found[name] for name in ('p50_ms', 'p99_ms', 'max_ms')},
-    }
-
-
-def measure_pools(
-    target: Target, seconds: float, shown: bar.Bar
-) -> list[dict[str, Any]]:
-    """Return how many calls a second threads make with too few connections.
-
-    :param target: the database
-    :param seconds: how long a turn is
-    :param shown: the progress bar
-    """
-    data.create_tables(target.url)
-    services = data.add_services(target.url, POOL_THREADS)
-    figures = []
-    for size in shown.track(POOLS, f'{target.name}: pools'):
-        pool = {'max_pool_size': size, 'max_overflow': 0}
-        layer = Layer(target.url, **pool)
-        oslo = OsloStock(target.url, **pool)
-        with contextlib.closing(layer), contextlib.closing(oslo):
-            openers: dict[str, Callable[[], Any]] = {}
-            for way in (layer, oslo):
-                _open_connections(way.engine(), size)
-                openers[way.name] = functools.partial(
-                    contextlib.nullcontext, way
-                )
-            rows = _slices(
-                openers, _METHODS[1], services, POOL_THREADS, seconds
-            )
-        figures += [
-            {'database': target.name, 'pool_size': size, **row} for row in rows
-        ]
-    return figures
-
-
 def measure_rows(
-    target: Target, most: int, rounds: int, shown: bar.Bar
+    target: common.Target, most: int, rounds: int
 ) -> list[dict[str, Any]]:
     """Return what calls cost, as the table of services grows.
 
     :param target: the database
     :param most: how many rows there are in the end
     :param rounds: how often each way is measured
-    :param shown: the progress bar
     """
     data.create_tables(target.url)
     services: list[str] = []
     figures = []
-    sizes = [size for size in ROWS if size <= most]
-    for size in shown.track(sizes, f'{target.name}: rows'):
+    for size in (size for size in ROWS if size <= most):
+        common.progress(f'{target.name}: {size} rows')
         services += data.add_services(target.url, size - len(services))
         figures += [
             {'database': target.name, 'rows': size, **row}
@@ -192,12 +119,11 @@ def measure_rows(
 
 
 def _of_size(
-    target: Target, services: list[str], rounds: int
+    target: common.Target, services: list[str], rounds: int
 ) -> list[dict[str, Any]]:
     # From all over the table, the first and the last among them.
     step = max(len(services) // 50, 1)
     some = [(each,) for each in services[::step]]
-    clock = target.clock()
     with contextlib.ExitStack() as stack:
         cases = [
             (name, way, call, some if by_id else [()] * 5)
@@ -207,7 +133,7 @@ def _of_size(
         samples: dict[tuple[str, str], list[measure.Sample]] = {}
         for turn in range(-1, rounds):
             for name, way, call, arguments in cases:
-                sample, _ = measure.timed(call, arguments, clock, False)
+                sample, _ = measure.timed(call, arguments, False)
                 if turn >= 0:
                     samples.setdefault((name, way), []).append(sample)
     return [
@@ -227,7 +153,7 @@ _Calls = dict[str, tuple[Callable[..., Any], bool]]
 
 
 def _ways(
-    target: Target, marker: str, stack: contextlib.ExitStack
+    target: common.Target, marker: str, stack: contextlib.ExitStack
 ) -> Iterator[tuple[str, _Calls]]:
     layer, oslo = Layer(target.url), OsloStock(target.url)
     bare = driver.make(target.url)
@@ -255,7 +181,7 @@ def _ways(
         )
 
 
-def _first_page(way: Way) -> Callable[[], list[Any]]:
+def _first_page(way: Any) -> Callable[[], list[Any]]:
     return lambda: way.service_get_all(_PAGE)
 
 

@@ -89,28 +89,18 @@ JOBS = [
         lambda data, count: [()] * count,
         0.4,
     ),
-    Job(
-        'list_page',
-        {'service_get_all': 'service_get_all, first 100'},
-        lambda data, count: [(100,)] * count,
-        0.1,
-    ),
-    Job(
-        'resource_page',
-        {'resource_get_all': 'resource_get_all, first 100'},
-        lambda data, count: [(100,)] * count,
-        0.1,
-    ),
-    Job(
-        'list_10k',
-        {'service_get_all': 'service_get_all, all'},
-        lambda data, count: [(None,)] * count,
-        0,
-    ),
-    Job(
-        'resource_10k',
-        {'resource_get_all': 'resource_get_all, all'},
-        lambda data, count: [(None,)] * count,
-        0,
+    *(
+        Job(
+            name,
+            {method: f'{method}, {"all" if limit is None else "first 100"}'},
+            lambda data, count, limit=limit: [(limit,)] * count,
+            part,
+        )
+        for name, method, limit, part in (
+            ('list_page', 'service_get_all', 100, 0.1),
+            ('resource_page', 'resource_get_all', 100, 0.1),
+            ('list_10k', 'service_get_all', None, 0.0),
+            ('resource_10k', 'resource_get_all', None, 0.0),
+        )
     ),
 ]

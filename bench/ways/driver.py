@@ -13,13 +13,13 @@ from typing import ClassVar
 
 import psycopg
 import pymysql
-import quota_ways
 import sqlalchemy as sa
 
 from myservice.db import dialects
 from myservice.db import engine
 from myservice.db.operation import new_id
 from ways import base
+from ways import captured
 
 # In braces: what differs by server.
 _COLUMNS = {
@@ -71,7 +71,7 @@ _PAGES = {
 }
 
 
-class Driver(base.Way):
+class Driver:
     """What the drivers have in common."""
 
     name = 'driver'
@@ -191,7 +191,7 @@ class Driver(base.Way):
         if self._pair is None:
             # What the layer sends; it has to be there, on this database.
             bind = engine.get_engines().get_engine('transaction')
-            worker = quota_ways.Driver(bind).worker()
+            worker = captured.Captured(bind).worker()
             self._pair = self._open.enter_context(worker)
         self._pair()
 

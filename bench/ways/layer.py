@@ -1,8 +1,8 @@
 """The layer: the public functions, in a process that uses no other."""
 
+from collections.abc import Callable
 from typing import Any
 
-import quota_ways
 import sqlalchemy as sa
 
 from myservice import context
@@ -11,7 +11,12 @@ from myservice.tests import fixtures
 from ways import base
 
 
-class Layer(base.Way):
+def _calling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that calls a function of the layer."""
+    return lambda self, *arguments: function(self._context, *arguments)
+
+
+class Layer:
     """db.api, as services call it.
 
     :param url: as for all ways
@@ -20,10 +25,17 @@ class Layer(base.Way):
 
     name = 'layer'
 
+    service_get = _calling(db.api.service_get)
+    service_heartbeat = _calling(db.api.service_heartbeat)
+    service_destroy = _calling(db.api.service_destroy)
+    resource_get = _calling(db.api.resource_get)
+    resource_claim = _calling(db.api.resource_claim)
+    resource_release = _calling(db.api.resource_release)
+
     def __init__(self, url: str, **overrides: Any) -> None:
         self._database = fixtures.Database(url, **overrides)
         self._database.setUp()
-        limits = dict.fromkeys(quota_ways.RESOURCES, quota_ways.LIMIT)
+        limits = dict.fromkeys(base.PAIR, base.LIMIT)
         self._database.conf.set_override(
             'default_limits', limits, group='quota'
         )
@@ -36,25 +48,13 @@ class Layer(base.Way):
     def close(self) -> None:
         self._database.cleanUp()
 
-    def service_get(self, service_id: str) -> Any:
-        return db.api.service_get(self._context, service_id)
-
-    def service_heartbeat(self, service_id: str) -> None:
-        db.api.service_heartbeat(self._context, service_id)
-
     def service_create(self, host: str) -> str:
         values = {'host': host, 'binary': 'agent'}
         return db.api.service_create(self._context, values).id
 
-    def service_destroy(self, service_id: str) -> None:
-        db.api.service_destroy(self._context, service_id)
-
     def service_get_all(self, limit: int | None) -> list[Any]:
         found: list[Any] = db.api.service_get_all(self._context, limit=limit)
         return found
-
-    def resource_get(self, resource_id: str) -> Any:
-        return db.api.resource_get(self._context, resource_id)
 
     def resource_details(
         self, resource_id: str
@@ -79,11 +79,11 @@ class Layer(base.Way):
             expected={'status': expected},
         )
 
-    def resource_claim(self, resource_id: str, service_id: str) -> Any:
-        return db.api.resource_claim(self._context, resource_id, service_id)
-
-    def resource_release(self, claim: Any) -> None:
-        db.api.resource_release(self._context, claim)
-
     def quota_pair(self) -> None:
-        quota_ways.layer_pair(self._context, self.name)
+        pair(self._context, self.name)
+
+
+def pair(ctx: context.RequestContext, project_id: str) -> None:
+    """Reserve 1 of each of two resources, and commit."""
+    ids = db.api.quota_reserve(ctx, dict.fromkeys(base.PAIR, 1), project_id)
+    db.api.reservation_commit(ctx, ids, project_id)
