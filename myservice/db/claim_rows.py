@@ -9,6 +9,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import clock
 from myservice.db import conditions
+from myservice.db import in_list
 from myservice.db import models
 from myservice.db import query
 from myservice.db import reservation_rows
@@ -272,8 +273,8 @@ def _claim_locked(
         return []
     ids = [row.id for row in free]
     result = session.execute(
-        _claiming_locked(backend, conditions.how_many(ids), numbered),
-        {**holder, **conditions.members('free', ids)},
+        _claiming_locked(backend, in_list.how_many(ids), numbered),
+        {**holder, **in_list.members('free', ids)},
     )
     # None if the service is to get no work.
     return free if result.rowcount else []
@@ -325,7 +326,7 @@ def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
     return (
         sa.update(_TABLE)
         .where(
-            conditions.is_member(_TABLE.c.id, 'free', number),
+            in_list.is_member(_TABLE.c.id, 'free', number),
             _names_both(working),
         )
         .ordered_values(*_held(working.c.id, _OPERATION, _NEXT))

@@ -6,7 +6,6 @@ other: ``Not('x')`` is true of it, and it is in ``('x', None)``.
 """
 
 import dataclasses
-from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.functions import FunctionElement
 
+from myservice.db import in_list
 from myservice.db import validation
 from myservice.db.dialects import NAMES
 
@@ -25,10 +25,6 @@ _SEVERAL = (list, tuple, set, frozenset)
 
 #: the shape of equality with one value
 ONE = ''
-
-# So many values have a parameter each. One parameter for all of them, which
-# SQLAlchemy expands at each execution, takes a fifth of the CPU of a call.
-_FEW = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,42 +105,6 @@ def check(column: Any, wanted: Any, field: str) -> None:
             validation.check_value(column, value, field)
 
 
-def how_many(values: Collection[Any]) -> int:
-    """Return how many parameters values have: 0 is one for all of them.
-
-    :param values: the values of an IN
-    """
-    return len(values) if len(values) <= _FEW else 0
-
-
-def is_member(column: Any, name: str, number: int) -> Any:
-    """Return the IN of so many parameters.
-
-    :param column: the column
-    :param name: what those of ``members`` begin with
-    :param number: as ``how_many`` returns it
-    """
-    if number == 0:
-        return column.in_(sa.bindparam(name, expanding=True))
-    return column.in_(
-        [
-            sa.bindparam(f'{name}_{each}', type_=column.type)
-            for each in range(number)
-        ]
-    )
-
-
-def members(name: str, values: Collection[Any]) -> dict[str, Any]:
-    """Return the parameters of an IN.
-
-    :param name: what they begin with
-    :param values: the values
-    """
-    if how_many(values) == 0:
-        return {name: list(values)}
-    return {f'{name}_{number}': value for number, value in enumerate(values)}
-
-
 def shape(wanted: Any) -> Any:
     """Return what a condition is like, whatever its values are.
 
@@ -161,7 +121,7 @@ def shape(wanted: Any) -> Any:
         return type(wanted)(ONE)
     if isinstance(wanted, _SEVERAL):
         several = [each for each in wanted if each is not None]
-        number = how_many(several)
+        number = in_list.how_many(several)
         return (number,) if len(several) == len(wanted) else (number, None)
     return None if wanted is None else ONE
 
@@ -185,7 +145,7 @@ def values(wanted: Any, name: str) -> dict[str, Any]:
         return {f'{name}_text': wanted.text}
     if isinstance(wanted, _SEVERAL):
         several = [each for each in wanted if each is not None]
-        return members(f'{name}_any', several)
+        return in_list.members(f'{name}_any', several)
     return {} if wanted is None else {f'{name}_one': wanted}
 
 
@@ -241,7 +201,7 @@ def condition(name: str, column: Any, shape: Any) -> Any:
             return position > 0
         return sa.and_(column >= text, position == 1)
     if isinstance(shape, tuple):
-        found = is_member(column, f'{name}_any', shape[0])
+        found = in_list.is_member(column, f'{name}_any', shape[0])
         return sa.or_(column.is_(None), found) if None in shape else found
     if shape is None:
         return column.is_(None)

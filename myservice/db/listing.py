@@ -45,11 +45,12 @@ _LIMIT: Any = sa.bindparam('page_limit', type_=sa.Integer())
 class Special(NamedTuple):
     """A filter that is on no column of the row.
 
-    :param check: refuses what it cannot be; returns it as a hashable
-    :param condition: returns what that asks for as SQL
+    :param check: refuses what it cannot be; returns its shape, a hashable,
+        and its parameters
+    :param condition: returns what has a shape as SQL
     """
 
-    check: Callable[[Any], Hashable]
+    check: Callable[[Any], tuple[Hashable, Mapping[str, Any]]]
     condition: Callable[[Any], Any]
 
 
@@ -141,7 +142,9 @@ class Listing:
             if wanted is None:
                 continue
             if name in self.special:
-                shape.append((name, self.special[name].check(wanted)))
+                special, values = self.special[name].check(wanted)
+                shape.append((name, special))
+                parameters |= values
                 continue
             if name not in self.filters:
                 allowed = ', '.join(sorted([*self.filters, *self.special]))

@@ -6,11 +6,16 @@ from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import clock
 from myservice.db import engine
+from myservice.db import in_list
 from myservice.db import models
 from myservice.db import validation
 from myservice.db.retry import in_batches
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
+
+_DELETE = sa.delete(models.Operation).where(
+    in_list.is_member(models.Operation.id, 'expired')
+)
 
 
 @in_batches
@@ -37,9 +42,5 @@ def purge_operations(context: RequestContext, batch_size: int = 1000) -> int:
             .limit(batch_size)
         ).all()
         if expired:
-            session.execute(
-                sa.delete(models.Operation).where(
-                    models.Operation.id.in_(expired)
-                )
-            )
+            session.execute(_DELETE, {'expired': expired})
         return len(expired)

@@ -17,6 +17,7 @@ from oslo_db import exception as db_exception
 
 from myservice import exception
 from myservice.db import clock
+from myservice.db import in_list
 from myservice.db import query
 from myservice.db import quota_counters
 from myservice.db import quota_limits
@@ -122,7 +123,10 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
     limit = quota_limits.limit_of(
         _PROJECT, _CLASS_NAME, _USAGE.c.resource, given('default')
     )
-    rows = [_USAGE.c.project_id == _PROJECT, _USAGE.c.resource.in_(names)]
+    rows = [
+        _USAGE.c.project_id == _PROJECT,
+        in_list.is_member(_USAGE.c.resource, 'asked_resource', count),
+    ]
     asked = (
         sa.select(
             _USAGE.c.resource,
@@ -172,8 +176,10 @@ def _add_missing(
 ) -> None:
     present = session.scalars(
         sa.select(_USAGE.c.resource).where(
-            _USAGE.c.project_id == project_id, _USAGE.c.resource.in_(names)
-        )
+            _USAGE.c.project_id == project_id,
+            in_list.is_member(_USAGE.c.resource, 'names'),
+        ),
+        {'names': names},
     ).all()
     missing = [name for name in names if name not in present]
     numbers = quota_counters.count(project_id, missing, session=session)
@@ -200,11 +206,12 @@ def _give_back_overdue(
 ) -> None:
     overdue = session.scalars(
         sa.select(_RESERVATION.c.id).where(
-            _RESERVATION.c.id.not_in(new),
+            sa.not_(in_list.is_member(_RESERVATION.c.id, 'new')),
             _RESERVATION.c.project_id == project_id,
-            _RESERVATION.c.resource.in_(names),
+            in_list.is_member(_RESERVATION.c.resource, 'names'),
             *reservation_rows.OVERDUE,
-        )
+        ),
+        {'new': list(new), 'names': names},
     ).all()
     if not overdue:
         return
@@ -213,9 +220,11 @@ def _give_back_overdue(
     free = session.scalars(
         reservation_rows.by_primary_key(sa.select(_RESERVATION.c.id))
         .where(
-            _RESERVATION.c.id.in_(['', *overdue]), *reservation_rows.OVERDUE
+            in_list.is_member(_RESERVATION.c.id, 'overdue'),
+            *reservation_rows.OVERDUE,
         )
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True),
+        {'overdue': ['', *overdue]},
     ).all()
     if len(free) < len(overdue):
         # Whoever ends the others now waits for our usages: with what he
@@ -348,10 +357,14 @@ def lock(
     """
     statement = (
         sa.select(_USAGE.c.resource)
-        .where(_USAGE.c.project_id.in_(project_ids))
+        .where(in_list.is_member(_USAGE.c.project_id, 'projects'))
         .order_by(_USAGE.c.project_id, _USAGE.c.resource)
         .with_for_update()
     )
+    parameters = {'projects': list(project_ids)}
     if names is not None:
-        statement = statement.where(_USAGE.c.resource.in_(names))
-    session.execute(statement)
+        statement = statement.where(
+            in_list.is_member(_USAGE.c.resource, 'names')
+        )
+        parameters['names'] = list(names)
+    session.execute(statement, parameters)

@@ -16,6 +16,7 @@ from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
 from myservice.db import clock
+from myservice.db import in_list
 from myservice.db import listing
 from myservice.db import quota_counters
 from myservice.db import quota_rows
@@ -104,12 +105,13 @@ def quota_usage_get_uncounted(
         statement = (
             sa.select(_TABLE.c.resource)
             .distinct()
-            .where(_TABLE.c.resource.not_in(quota_counters.registered()))
+            .where(sa.not_(in_list.is_member(_TABLE.c.resource, 'counted')))
             .order_by(_TABLE.c.resource)
         )
         if project_id is not None:
             statement = statement.where(_TABLE.c.project_id == project_id)
-        return list(session.scalars(statement))
+        counted = {'counted': list(quota_counters.registered())}
+        return list(session.scalars(statement, counted))
 
 
 @retry_on_failure

@@ -28,6 +28,7 @@ from myservice.context import require_admin
 from myservice.context import require_project
 from myservice.db import clock
 from myservice.db import engine
+from myservice.db import in_list
 from myservice.db import quota_limits
 from myservice.db import quota_rows
 from myservice.db import reservation_rows
@@ -41,6 +42,12 @@ from myservice.db.session import undo_on_refusal
 
 _TABLE: Any = Reservation.__table__
 
+# What an error's explanation, or a retry, asks of some reservations.
+_FOUND = sa.select(_TABLE.c.id, _TABLE.c.state, _TABLE.c.operation).where(
+    in_list.is_member(_TABLE.c.id, 'ids')
+)
+_DELETE = sa.delete(_TABLE).where(in_list.is_member(_TABLE.c.id, 'ids'))
+
 
 def _reserved(
     context: RequestContext,
@@ -51,8 +58,7 @@ def _reserved(
     session: AnySession,
 ) -> list[str]:
     ids = [session.operation.id_for(resource) for resource in deltas]
-    found = session.scalars(sa.select(_TABLE.c.id).where(_TABLE.c.id.in_(ids)))
-    if len(found.all()) != len(ids):
+    if len(session.execute(_FOUND, {'ids': ids}).all()) != len(ids):
         raise exception.NotFound()
     return ids
 
@@ -111,13 +117,10 @@ def _ended(
     *,
     session: AnySession,
 ) -> None:
-    ended = session.scalars(
-        sa.select(_TABLE.c.id).where(
-            _TABLE.c.id.in_(reservations),
-            _TABLE.c.operation == session.operation.id,
-        )
-    )
-    if len(ended.all()) != len(set(reservations)):
+    ids = set(reservations)
+    found = session.execute(_FOUND, {'ids': sorted(ids)})
+    ended = [row for row in found if row.operation == session.operation.id]
+    if len(ended) != len(ids):
         raise exception.NotFound()
 
 
@@ -242,21 +245,22 @@ def reservation_purge(context: RequestContext, batch_size: int = 1000) -> int:
     session = get_session(context, light=True)
     with session.begin():
         lifetime = engine.get_conf().database.operation_lifetime
-        ended = (
-            Reservation.COMMITTED,
-            Reservation.ROLLED_BACK,
-            Reservation.EXPIRED,
-        )
         old = session.scalars(
             sa.select(_TABLE.c.id)
             .where(
-                _TABLE.c.state.in_(ended),
+                _TABLE.c.state.in_(
+                    (
+                        Reservation.COMMITTED,
+                        Reservation.ROLLED_BACK,
+                        Reservation.EXPIRED,
+                    )
+                ),
                 _TABLE.c.expire_at < clock.seconds_ago(lifetime),
             )
             .limit(batch_size)
         ).all()
         if old:
-            session.execute(sa.delete(_TABLE).where(_TABLE.c.id.in_(old)))
+            session.execute(_DELETE, {'ids': old})
         return len(old)
 
 
@@ -277,9 +281,7 @@ def _end(
     found = {
         row.id: row
         for row in session.execute(
-            sa.select(_TABLE.c.id, _TABLE.c.state, _TABLE.c.operation).where(
-                _TABLE.c.id.in_(ids), _TABLE.c.project_id == project_id
-            )
+            _FOUND.where(_TABLE.c.project_id == project_id), {'ids': ids}
         )
     }
     # Those that were in order are by now what they were to become.

@@ -15,8 +15,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db import clock
-from myservice.db import conditions
 from myservice.db import engine
+from myservice.db import in_list
 from myservice.db import query
 from myservice.db.dialects import NAMES
 from myservice.db.dialects import Backend
@@ -175,11 +175,11 @@ def end(
     """
     expiring = state == Reservation.EXPIRED
     number = _Number(
-        conditions.how_many(project_ids), conditions.how_many(reservation_ids)
+        in_list.how_many(project_ids), in_list.how_many(reservation_ids)
     )
     which = {
-        **conditions.members('of_project', sorted(project_ids)),
-        **conditions.members('reservation', sorted(reservation_ids)),
+        **in_list.members('of_project', sorted(project_ids)),
+        **in_list.members('reservation', sorted(reservation_ids)),
         # What an earlier attempt has expired must not be settled again; what
         # it has committed or rolled back is not reached again.
         'ended_by': new_id() if expiring else session.operation.id,
@@ -195,16 +195,16 @@ def end(
 
 
 class _Number(NamedTuple):
-    """How many parameters a statement has, as conditions.how_many says it."""
+    """How many parameters a statement has, as in_list.how_many says it."""
 
     projects: int
     reservations: int
 
     def of_projects(self, column: Any) -> Any:
-        return conditions.is_member(column, 'of_project', self.projects)
+        return in_list.is_member(column, 'of_project', self.projects)
 
     def ids(self) -> Any:
-        return conditions.is_member(
+        return in_list.is_member(
             _RESERVATION.c.id, 'reservation', self.reservations
         )
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
+from myservice.db import in_list
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import ResourceMetadata
@@ -155,36 +155,28 @@ def _reading_one(table: Any, scope: resource_rows.Scope) -> Any:
     )
 
 
-# A statement has 65,535 parameters at most, in PostgreSQL.
-_MANY = 30000
-
-
 def _read_of_many(
     context: RequestContext,
     table: Any,
     resource_ids: Iterable[str],
     *,
     session: AnySession,
-) -> Iterator[Any]:
-    statement = _reading_many(table, resource_rows.scope(context))
-    ids = list(resource_ids)
-    for start in range(0, len(ids), _MANY):
-        yield from session.execute(
-            statement,
-            {
-                'ids': ids[start : start + _MANY],
-                **resource_rows.of_project(context),
-            },
-        )
+) -> Any:
+    return session.execute(
+        _reading_many(table, resource_rows.scope(context)),
+        {'ids': list(resource_ids), **resource_rows.of_project(context)},
+    )
 
 
 @functools.cache
 def _reading_many(table: Any, scope: resource_rows.Scope) -> Any:
-    ids: Any = sa.bindparam('ids', expanding=True)
     return (
         sa.select(table)
         .join(_RESOURCE, _RESOURCE.c.id == table.c.resource_id)
-        .where(table.c.resource_id.in_(ids), *scope.conditions())
+        .where(
+            in_list.is_member(table.c.resource_id, 'ids'),
+            *scope.conditions(),
+        )
         .order_by(*table.primary_key)
     )
 
@@ -198,12 +190,9 @@ def add_metadata(
     :param metadata: key to value
     :param session: an open transaction
     """
-    rows = [
-        {'resource_id': resource_id, 'key': key, 'value': value}
-        for key, value in sorted(metadata.items())
-    ]
-    if rows:
-        session.execute(sa.insert(METADATA).values(rows))
+    columns = (METADATA.c.resource_id, METADATA.c.key, METADATA.c.value)
+    rows = [(resource_id, *pair) for pair in sorted(metadata.items())]
+    in_list.insert(columns, rows, session=session)
 
 
 def add_tags(
@@ -215,8 +204,6 @@ def add_tags(
     :param tags: the tags; one that is named twice counts once
     :param session: an open transaction
     """
-    rows = [
-        {'resource_id': resource_id, 'tag': tag} for tag in sorted(set(tags))
-    ]
-    if rows:
-        session.execute(sa.insert(TAGS).values(rows))
+    columns = (TAGS.c.resource_id, TAGS.c.tag)
+    rows = [(resource_id, tag) for tag in sorted(set(tags))]
+    in_list.insert(columns, rows, session=session)

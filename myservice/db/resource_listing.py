@@ -1,15 +1,16 @@
 """How resources are listed: filters, sort keys and their indexes."""
 
+from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import cast
-
-import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_project
+from myservice.db import in_list
 from myservice.db import listing
 from myservice.db import resource_details
 from myservice.db import resource_rows
@@ -18,6 +19,10 @@ from myservice.db.models import ResourceRow
 _TABLE = resource_rows.TABLE
 _METADATA = resource_details.METADATA
 _TAGS = resource_details.TAGS
+_LOOKED_FOR = {
+    _METADATA: (_METADATA.c.key, _METADATA.c.value),
+    _TAGS: (_TAGS.c.tag,),
+}
 
 
 def check_scope(
@@ -35,49 +40,48 @@ def check_scope(
     return listing.with_filter(filters, 'project_id', project_id)
 
 
-def _metadata_filter(wanted: Any) -> Hashable:
+def _metadata_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
     resource_details.check_metadata(wanted)
-    return tuple(sorted(wanted.items()))
+    return _take_apart(_METADATA, wanted.items())
 
 
-def _has_metadata(wanted: Any) -> Any:
-    return sa.and_(
-        sa.true(),
-        *(
-            sa.exists().where(
-                _METADATA.c.resource_id == _TABLE.c.id,
-                _METADATA.c.key == key,
-                _METADATA.c.value == value,
-            )
-            for key, value in wanted
-        ),
-    )
-
-
-def _tags_filter(wanted: Any) -> Hashable:
+def _tags_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
     tags = [wanted] if isinstance(wanted, str) else wanted
     resource_details.check_tags(tags)
-    return tuple(sorted(tags))
+    return _take_apart(_TAGS, {(tag,) for tag in tags})
 
 
-def _has_tags(tags: Any) -> Any:
-    return sa.and_(
-        sa.true(),
-        *(
-            sa.exists().where(
-                _TAGS.c.resource_id == _TABLE.c.id, _TAGS.c.tag == tag
-            )
-            for tag in tags
-        ),
+def _take_apart(
+    table: Any, rows: Collection[Sequence[str]]
+) -> tuple[Hashable, Mapping[str, Any]]:
+    shape = in_list.how_many(rows)
+    return shape, in_list.all_of(_LOOKED_FOR[table], table.name, rows)
+
+
+def _has_metadata(number: int) -> Any:
+    return _has(_METADATA, number)
+
+
+def _has_tags(number: int) -> Any:
+    return _has(_TAGS, number)
+
+
+def _has(table: Any, number: int) -> Any:
+    return in_list.has_all(
+        _TABLE.c.id,
+        table.c.resource_id,
+        _LOOKED_FOR[table],
+        table.name,
+        number,
     )
 
 
-def _is_claimed_filter(wanted: Any) -> Hashable:
+def _is_claimed_filter(wanted: Any) -> tuple[bool, Mapping[str, Any]]:
     if not isinstance(wanted, bool):
         raise exception.InvalidInput(
             field='is_claimed', reason=f'{wanted!r:.100} is not a bool'
         )
-    return wanted
+    return wanted, {}
 
 
 def _is_claimed(wanted: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from myservice.context import RequestContext
+from myservice.db import in_list
 from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db import validation
@@ -14,6 +16,10 @@ from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
 
 _TABLE = resource_details.METADATA
+
+_OF_RESOURCE: Any = _TABLE.c.resource_id == sa.bindparam('of_resource')
+_DELETE = sa.delete(_TABLE).where(_OF_RESOURCE)
+_DELETE_SOME = _DELETE.where(in_list.is_member(_TABLE.c.key, 'unwanted'))
 
 
 @retry_on_failure
@@ -81,9 +87,7 @@ def resource_metadata_set(
         resource_rows.get_for_writing(
             context, resource_id, claim, session=session
         )
-        session.execute(
-            sa.delete(_TABLE).where(_TABLE.c.resource_id == resource_id)
-        )
+        session.execute(_DELETE, {'of_resource': resource_id})
         resource_details.add_metadata(resource_id, metadata, session=session)
 
 
@@ -113,10 +117,8 @@ def resource_metadata_update(
             context, resource_id, claim, session=session
         )
         session.execute(
-            sa.delete(_TABLE).where(
-                _TABLE.c.resource_id == resource_id,
-                _TABLE.c.key.in_(list(metadata)),
-            )
+            _DELETE_SOME,
+            {'of_resource': resource_id, 'unwanted': list(metadata)},
         )
         resource_details.add_metadata(resource_id, metadata, session=session)
 
@@ -147,8 +149,5 @@ def resource_metadata_delete(
             context, resource_id, claim, session=session
         )
         session.execute(
-            sa.delete(_TABLE).where(
-                _TABLE.c.resource_id == resource_id,
-                _TABLE.c.key.in_(unwanted),
-            )
+            _DELETE_SOME, {'of_resource': resource_id, 'unwanted': unwanted}
         )

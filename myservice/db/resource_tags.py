@@ -14,6 +14,10 @@ from myservice.db.session import get_session
 
 _TABLE = resource_details.TAGS
 
+_DELETE = sa.delete(_TABLE).where(
+    _TABLE.c.resource_id == sa.bindparam('of_resource')
+)
+
 
 @retry_on_failure
 def resource_tags_get(context: RequestContext, resource_id: str) -> list[str]:
@@ -78,7 +82,5 @@ def resource_tags_set(
         resource_rows.get_for_writing(
             context, resource_id, claim, session=session
         )
-        session.execute(
-            sa.delete(_TABLE).where(_TABLE.c.resource_id == resource_id)
-        )
+        session.execute(_DELETE, {'of_resource': resource_id})
         resource_details.add_tags(resource_id, tags, session=session)

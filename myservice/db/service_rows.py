@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.db import clock
+from myservice.db import in_list
 from myservice.db import query
 from myservice.db.dialects import Backend
 from myservice.db.dialects import backend_of
@@ -53,17 +54,18 @@ _BEAT: Any = (
 )
 _BEAT_REGISTERED: Any = _BEAT.where(HOLDS)
 
-_IDS: Any = TABLE.c.id.in_(sa.bindparam('service_ids', expanding=True))
 _BEAT_MANY: Any = (
-    sa.update(TABLE).where(_IDS, LIVING).values(last_seen_at=clock.utcnow())
+    sa.update(TABLE)
+    .where(in_list.is_member(TABLE.c.id, 'service_ids'), LIVING)
+    .values(last_seen_at=clock.utcnow())
 )
 # By the ids alone, a server finds the rows in the primary key.
 _BEAT_MANY_REGISTERED: Any = _BEAT_MANY.where(
     sa.or_(
-        TABLE.c.id.in_(sa.bindparam('unnumbered', expanding=True)),
+        in_list.is_member(TABLE.c.id, 'unnumbered'),
         sa.and_(
-            sa.tuple_(TABLE.c.id, TABLE.c.registration).in_(
-                sa.bindparam('numbered', expanding=True)
+            in_list.is_one_of_rows(
+                (TABLE.c.id, TABLE.c.registration), 'numbered'
             ),
             TABLE.c.unregistered_at.is_(None),
         ),
