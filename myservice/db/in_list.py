@@ -1,37 +1,35 @@
-"""Lists of any length in a statement: one of them, all of them, new rows.
+"""Lists of any length in a statement: values, and rows of values.
 
 A parameter for each value is what servers and drivers bound: PostgreSQL takes
 65,535 in a statement, SQLite 32,766. So a list is *one* parameter, and the
-text of its statement is the same for every list:
+text of its statement is the same for every list.
 
-- PostgreSQL has arrays, ``= ANY(…)``; rows of several columns are JSON, which
-  needs no parameter for each column either;
-- SQLite reads JSON as a table, by ``json_each``;
+Values, ``is_member``:
+
+- PostgreSQL has arrays: ``= ANY (…)``;
+- SQLite has none, and reads JSON as a table: ``IN (SELECT … json_each(…))``;
 - PyMySQL writes values into the text, of which there may be any number up to
-  the server's ``max_allowed_packet``. ``JSON_TABLE`` would be bound by the
-  same, and MariaDB scans the whole table in an UPDATE with a subquery.
+  the server's ``max_allowed_packet``. A subquery of JSON would be bound by the
+  same, and MariaDB would evaluate it anew for each row of an UPDATE.
+
+Rows, ``rows``: all of them read JSON as a table, and join it.
 
 A few values have a parameter each all the same: servers plan best with what
 they see, and on MariaDB SQLAlchemy has nothing to expand, which takes a fifth
 of the CPU of a call.
 """
 
-import functools
 import json
 from collections.abc import Collection
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db.dialects import NAMES
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.dialects import is_of
-from myservice.db.session import AnySession
 
 _FEW = 8
 
@@ -58,7 +56,8 @@ def is_member(column: Any, name: str, number: int = MANY) -> Any:
     if number == 0:
         return sa.false()
     if number == MANY:
-        return _one_of([column], name)
+        values = sa.bindparam(name, type_=_List(column.type))
+        return _is_one_of(column, values)
     return column.in_(
         [
             sa.bindparam(f'{name}_{each}', type_=column.type)
@@ -67,13 +66,27 @@ def is_member(column: Any, name: str, number: int = MANY) -> Any:
     )
 
 
-def is_one_of_rows(columns: Sequence[Any], name: str) -> Any:
-    """Return the condition that columns have the values of one of some rows.
+def rows(name: str, *columns: Any) -> Any:
+    """Return rows of values as a table, which a statement can join.
 
-    :param columns: the columns; all are text or whole numbers
-    :param name: that of the parameter, a list of tuples
+    :param name: that of the table, and of its parameter, which is a list of
+        lists
+    :param columns: the columns that it has values for: text, or whole numbers
     """
-    return _one_of(columns, name)
+    given = [sa.column(str(column.key), column.type) for column in columns]
+    parameter = sa.bindparam(name, type_=_List())
+    return _rows(parameter, *given).table_valued(*given, name=name)
+
+
+def is_selected(column: Any, select: Any) -> Any:
+    """Return the condition that a column has one of the values of a SELECT.
+
+    It is evaluated once, and before the rows that it is a condition of.
+
+    :param column: the column
+    :param select: a SELECT of one column
+    """
+    return _is_selected(column, select.scalar_subquery())
 
 
 def members(name: str, values: Collection[Any]) -> dict[str, Any]:
@@ -87,135 +100,22 @@ def members(name: str, values: Collection[Any]) -> dict[str, Any]:
     return {f'{name}_{number}': value for number, value in enumerate(values)}
 
 
-def has_all(
-    owner: Any, of_owner: Any, columns: Sequence[Any], name: str, number: int
-) -> Any:
-    """Return the condition that an owner has all of some rows.
+def insert(columns: Sequence[Any], name: str = 'given') -> Any:
+    """Return the INSERT of rows, all of them in one statement.
 
-    :param owner: the column that identifies it
-    :param of_owner: the column of the rows that names it; with the first of
-        the columns it is unique
-    :param columns: what is looked for in the rows
-    :param name: what the parameters begin with
-    :param number: how many rows, as ``how_many`` returns it
+    :param columns: the columns of a table, which have no defaults
+    :param name: that of the parameter, a list of lists
     """
-    if number == MANY:
-        found = (
-            sa.select(of_owner)
-            .where(_one_of(columns, name))
-            .group_by(of_owner)
-            .having(sa.func.count() == sa.bindparam(f'{name}_count'))
-        )
-        return owner.in_(found)
-    return sa.and_(
-        sa.true(),
-        *(
-            sa.exists().where(
-                of_owner == owner,
-                *(
-                    column
-                    == sa.bindparam(
-                        f'{name}_{each}_{column.key}', type_=column.type
-                    )
-                    for column in columns
-                ),
-            )
-            for each in range(number)
-        ),
-    )
-
-
-def all_of(
-    columns: Sequence[Any], name: str, rows: Collection[Sequence[Any]]
-) -> dict[str, Any]:
-    """Return the parameters of ``has_all``.
-
-    :param columns: the columns
-    :param name: what the parameters begin with
-    :param rows: a tuple of their values for each row; none is there twice
-    """
-    if how_many(rows) == MANY:
-        plain = [row[0] if len(columns) == 1 else row for row in rows]
-        return {name: plain, f'{name}_count': len(rows)}
-    return {
-        f'{name}_{each}_{column.key}': value
-        for each, row in enumerate(rows)
-        for column, value in zip(columns, row, strict=True)
-    }
-
-
-def insert(
-    columns: Sequence[Any],
-    rows: Sequence[Sequence[Any]],
-    *,
-    session: AnySession,
-) -> None:
-    """Insert rows, in one statement, in this order.
-
-    PyMySQL makes several of it where it would be longer than a MiB.
-
-    :param columns: the columns of a table, all of them text
-    :param rows: a tuple of their values for each row
-    :param session: an open transaction
-    """
-    if not rows:
-        return
-    backend = backend_of(session.get_bind().dialect)
-    statement = _inserting(backend, tuple(columns))
-    if backend == 'mysql':
-        names = [column.key for column in columns]
-        parameters: Any = [dict(zip(names, row, strict=True)) for row in rows]
-    else:
-        parameters = {'new_rows': rows}
-    session.execute(statement, parameters)
-
-
-@functools.cache
-def _inserting(backend: Backend, columns: tuple[Any, ...]) -> Any:
-    statement = sa.insert(columns[0].table)
-    if backend == 'mysql':
-        return statement
-    rows = _rows(backend, columns, sa.bindparam('new_rows', type_=_List()))
-    return statement.from_select([column.key for column in columns], rows)
-
-
-def _rows(backend: Backend, columns: Sequence[Any], parameter: Any) -> Any:
-    """Return the SELECT of the rows that a parameter has as JSON.
-
-    :param backend: which database it is, but for MariaDB
-    :param columns: those that its values are for
-    :param parameter: the parameter
-    """
-    if backend == 'postgresql':
-        array: Any = sa.cast(parameter, postgresql.JSON())
-        source = sa.func.json_array_elements(array).table_valued('value')
-        texts = [
-            source.c.value.op('->>')(sa.literal_column(str(number)))
-            for number in range(len(columns))
-        ]
-        return sa.select(
-            *(
-                text if _is_text(column.type) else sa.cast(text, column.type)
-                for text, column in zip(texts, columns, strict=True)
-            )
-        )
-    source = sa.func.json_each(parameter).table_valued('value')
-    if len(columns) == 1:
-        return sa.select(source.c.value)
-    return sa.select(
-        *(
-            sa.func.json_extract(
-                source.c.value, sa.literal_column(f"'$[{number}]'")
-            )
-            for number in range(len(columns))
-        )
+    given = rows(name, *columns)
+    return sa.insert(columns[0].table).from_select(
+        [column.key for column in columns], sa.select(*given.c)
     )
 
 
 class _List(sa.types.TypeDecorator[Any]):
     """A list of values as one parameter: an array, or else JSON.
 
-    :param item: the type of the values; None is rows of several
+    :param item: the type of the values; None is lists of values
     """
 
     impl = sa.Text
@@ -249,43 +149,107 @@ def _json(value: Any) -> str:
 
 
 class _is_one_of(FunctionElement[Any]):
-    """Columns, and the parameter that has values for them."""
+    """A column, and the parameter that has values for it."""
 
     # Not Boolean: SQLAlchemy would write "= 1" behind it, which hides the
     # column from every index.
     type = sa.Integer()
     inherit_cache = True
 
-    def parts(self) -> tuple[list[Any], Any]:
-        """Return the columns, and the parameter."""
-        *columns, parameter = self.clauses
-        return columns, parameter
-
-
-def _one_of(columns: Sequence[Any], name: str) -> Any:
-    item = columns[0].type if len(columns) == 1 else None
-    return _is_one_of(*columns, sa.bindparam(name, type_=_List(item)))
-
 
 @compiles(_is_one_of)
 def _in_text(element: Any, compiler: Any, **kw: Any) -> str:
-    columns, parameter = element.parts()
+    column, parameter = element.clauses
     values: Any = sa.bindparam(parameter.key, expanding=True)
-    left = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
-    return f'({compiler.process(left.in_(values), **kw)})'
+    return f'({compiler.process(column.in_(values), **kw)})'
 
 
 @compiles(_is_one_of, *NAMES['sqlite'])
 def _in_json(element: Any, compiler: Any, **kw: Any) -> str:
-    columns, parameter = element.parts()
-    rows = _rows(backend_of(compiler.dialect), columns, parameter)
-    left = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
-    return f'({compiler.process(left.in_(rows), **kw)})'
+    column, values = (compiler.process(each, **kw) for each in element.clauses)
+    rows = f'SELECT value FROM json_each({values})'  # noqa: S608
+    return f'({column} IN ({rows}))'
 
 
 @compiles(_is_one_of, *NAMES['postgresql'])
 def _in_array(element: Any, compiler: Any, **kw: Any) -> str:
-    if len(element.clauses) > 2:
-        return str(_in_json(element, compiler, **kw))
-    left, right = (compiler.process(e, **kw) for e in element.clauses)
-    return f'({left} = ANY ({right}))'
+    column, values = (compiler.process(each, **kw) for each in element.clauses)
+    return f'({column} = ANY ({values}))'
+
+
+class _is_selected(FunctionElement[Any]):
+    """A column, and the SELECT that has values for it."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(_is_selected)
+def _in_select(element: Any, compiler: Any, **kw: Any) -> str:
+    column, values = (compiler.process(each, **kw) for each in element.clauses)
+    return f'({column} IN {values})'
+
+
+@compiles(_is_selected, *NAMES['postgresql'])
+def _in_array_of(element: Any, compiler: Any, **kw: Any) -> str:
+    column, values = (compiler.process(each, **kw) for each in element.clauses)
+    # Without statistics it reads all that IN has found for each row.
+    return f'({column} = ANY (ARRAY{values}))'
+
+
+class _rows(FunctionElement[Any]):
+    """A parameter that has rows, and the columns that they are for."""
+
+    inherit_cache = True
+
+    def parts(self, compiler: Any) -> tuple[str, list[tuple[str, str, bool]]]:
+        """Return the parameter, and name and type of each column, as SQL.
+
+        The type is followed by whether it is text.
+        """
+        parameter, *columns = self.clauses
+        return compiler.process(parameter), [
+            (
+                compiler.preparer.quote(column.name),
+                compiler.dialect.type_compiler_instance.process(column.type),
+                _is_text(column.type),
+            )
+            for column in columns
+        ]
+
+
+@compiles(_rows)
+def _json_table(element: Any, compiler: Any, **kw: Any) -> str:
+    values, columns = element.parts(compiler)
+    paths = ', '.join(
+        f"{name} {type_} PATH '$[{number}]'"
+        for number, (name, type_, _) in enumerate(columns)
+    )
+    return f"JSON_TABLE({values}, '$[*]' COLUMNS ({paths}))"
+
+
+@compiles(_rows, *NAMES['sqlite'])
+def _json_each(element: Any, compiler: Any, **kw: Any) -> str:
+    values, columns = element.parts(compiler)
+    paths = ', '.join(
+        f"json_extract(value, '$[{number}]') AS {name}"
+        for number, (name, _, _) in enumerate(columns)
+    )
+    # A subquery with a LIMIT is read once, and gets an index if need be; else
+    # SQLite may read all of it for each row that is joined.
+    source = f'json_each({values}) LIMIT -1'
+    return f'(SELECT {paths} FROM {source})'  # noqa: S608
+
+
+@compiles(_rows, *NAMES['postgresql'])
+def _json_array(element: Any, compiler: Any, **kw: Any) -> str:
+    values, columns = element.parts(compiler)
+    paths = ', '.join(
+        # A cast to a length would cut what is longer.
+        f'value ->> {number} AS {name}'
+        if text
+        else f'CAST(value ->> {number} AS {type_}) AS {name}'
+        for number, (name, type_, text) in enumerate(columns)
+    )
+    source = f'json_array_elements(CAST({values} AS JSON))'
+    return f'(SELECT {paths} FROM {source})'  # noqa: S608

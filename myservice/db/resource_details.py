@@ -181,6 +181,12 @@ def _reading_many(table: Any, scope: resource_rows.Scope) -> Any:
     )
 
 
+_ADD_METADATA = in_list.insert(
+    (METADATA.c.resource_id, METADATA.c.key, METADATA.c.value)
+)
+_ADD_TAGS = in_list.insert((TAGS.c.resource_id, TAGS.c.tag))
+
+
 def add_metadata(
     resource_id: str, metadata: Mapping[str, str], *, session: AnySession
 ) -> None:
@@ -190,9 +196,9 @@ def add_metadata(
     :param metadata: key to value
     :param session: an open transaction
     """
-    columns = (METADATA.c.resource_id, METADATA.c.key, METADATA.c.value)
     rows = [(resource_id, *pair) for pair in sorted(metadata.items())]
-    in_list.insert(columns, rows, session=session)
+    if rows:
+        session.execute(_ADD_METADATA, {'given': rows})
 
 
 def add_tags(
@@ -204,6 +210,6 @@ def add_tags(
     :param tags: the tags; one that is named twice counts once
     :param session: an open transaction
     """
-    columns = (TAGS.c.resource_id, TAGS.c.tag)
     rows = [(resource_id, tag) for tag in sorted(set(tags))]
-    in_list.insert(columns, rows, session=session)
+    if rows:
+        session.execute(_ADD_TAGS, {'given': rows})

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 from typing import cast
 
+import sqlalchemy as sa
+
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_project
@@ -54,25 +56,59 @@ def _tags_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
 def _take_apart(
     table: Any, rows: Collection[Sequence[str]]
 ) -> tuple[Hashable, Mapping[str, Any]]:
-    shape = in_list.how_many(rows)
-    return shape, in_list.all_of(_LOOKED_FOR[table], table.name, rows)
+    number = in_list.how_many(rows)
+    if number == in_list.MANY:
+        return number, {
+            f'asked_{table.name}': list(rows),
+            f'{table.name}_count': len(rows),
+        }
+    return number, {
+        f'{table.name}_{each}_{column.key}': value
+        for each, row in enumerate(rows)
+        for column, value in zip(_LOOKED_FOR[table], row, strict=True)
+    }
 
 
 def _has_metadata(number: int) -> Any:
-    return _has(_METADATA, number)
+    return _has_all(_METADATA, number)
 
 
 def _has_tags(number: int) -> Any:
-    return _has(_TAGS, number)
+    return _has_all(_TAGS, number)
 
 
-def _has(table: Any, number: int) -> Any:
-    return in_list.has_all(
-        _TABLE.c.id,
-        table.c.resource_id,
-        _LOOKED_FOR[table],
-        table.name,
-        number,
+def _has_all(table: Any, number: int) -> Any:
+    if number == in_list.MANY:
+        return in_list.is_selected(_TABLE.c.id, _having_many(table))
+    return sa.and_(
+        sa.true(), *(_has_one(table, each) for each in range(number))
+    )
+
+
+def _has_one(table: Any, number: int) -> Any:
+    return sa.exists().where(
+        table.c.resource_id == _TABLE.c.id,
+        *(
+            column
+            == sa.bindparam(
+                f'{table.name}_{number}_{column.key}', type_=column.type
+            )
+            for column in _LOOKED_FOR[table]
+        ),
+    )
+
+
+def _having_many(table: Any) -> Any:
+    # Each of the rows is asked for once, and there once at most: they are all
+    # there if as many are. To ask for each takes servers ever longer to plan.
+    asked = in_list.rows(f'asked_{table.name}', *_LOOKED_FOR[table])
+    found = (column == asked.c[column.key] for column in _LOOKED_FOR[table])
+    count = sa.bindparam(f'{table.name}_count', type_=sa.Integer())
+    return (
+        sa.select(table.c.resource_id)
+        .where(*found)
+        .group_by(table.c.resource_id)
+        .having(sa.func.count() == count)
     )
 
 

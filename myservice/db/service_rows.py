@@ -59,17 +59,21 @@ _BEAT_MANY: Any = (
     .where(in_list.is_member(TABLE.c.id, 'service_ids'), LIVING)
     .values(last_seen_at=clock.utcnow())
 )
-# By the ids alone, a server finds the rows in the primary key.
-_BEAT_MANY_REGISTERED: Any = _BEAT_MANY.where(
-    sa.or_(
-        in_list.is_member(TABLE.c.id, 'unnumbered'),
-        sa.and_(
-            in_list.is_one_of_rows(
-                (TABLE.c.id, TABLE.c.registration), 'numbered'
+_BEATS: Any = in_list.rows('beats', TABLE.c.id, TABLE.c.registration)
+_BEAT_MANY_REGISTERED: Any = (
+    sa.update(TABLE)
+    .where(
+        TABLE.c.id == _BEATS.c.id,
+        LIVING,
+        sa.or_(
+            _BEATS.c.registration.is_(None),
+            sa.and_(
+                TABLE.c.registration == _BEATS.c.registration,
+                TABLE.c.unregistered_at.is_(None),
             ),
-            TABLE.c.unregistered_at.is_(None),
         ),
     )
+    .values(last_seen_at=clock.utcnow())
 )
 
 # When it is repeated, the first time counts.
@@ -121,16 +125,12 @@ def beat_many(beats: Mapping[str, int | None], *, session: AnySession) -> int:
     ids = sorted(beats)
     if not ids:
         return 0
-    statement = _BEAT_MANY
-    parameters: dict[str, Any] = {'service_ids': ids}
-    numbered = [(each, beats[each]) for each in ids if beats[each] is not None]
-    if numbered:
-        statement = _BEAT_MANY_REGISTERED
-        parameters |= {
-            'numbered': numbered,
-            'unnumbered': [each for each in ids if beats[each] is None],
-        }
-    return int(session.execute(statement, parameters).rowcount)
+    if any(each is not None for each in beats.values()):
+        pairs = [(each, beats[each]) for each in ids]
+        result = session.execute(_BEAT_MANY_REGISTERED, {'beats': pairs})
+    else:
+        result = session.execute(_BEAT_MANY, {'service_ids': ids})
+    return int(result.rowcount)
 
 
 def unregister(
