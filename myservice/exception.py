@@ -1,14 +1,61 @@
 """Every error that a caller can get, beside those of oslo_db.exception.
 
 A class declares its fields as annotations and its message as a template over
-them; callers raise with keywords and read the fields as attributes.
+them; callers raise with keywords and read the fields as attributes. Those
+have all that a list holds; a message says its first ten and how many more.
 """
 
+import dataclasses
 import datetime
+import itertools
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 from typing import ClassVar
 
 from myservice import pickling
+
+_SHOWN = 10
+
+
+def listed(
+    values: Collection[Any],
+    separator: str = ', ',
+    text: Callable[[Any], str] = str,
+) -> str:
+    """Return values as a text for a message: ten, and how many more.
+
+    :param values: a list, or the like
+    :param separator: what stands between them
+    :param text: what returns one of them as a text
+    """
+    shown = [text(each) for each in itertools.islice(values, _SHOWN)]
+    if len(values) > _SHOWN:
+        shown.append(f'… and {len(values) - _SHOWN} more')
+    return separator.join(shown)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list | tuple | set | frozenset):
+        return listed(value)
+    return _inner(value) if isinstance(value, Mapping) else value
+
+
+def _inner(value: Any) -> str:
+    """Return what a list or dict holds as a text, which is no list itself."""
+    if isinstance(value, Mapping):
+        pairs = listed(
+            value, text=lambda key: f'{key!r}: {_inner(value[key])}'
+        )
+        return f'{{{pairs}}}'
+    if isinstance(value, list | tuple | set | frozenset):
+        return f'({listed(value, text=_inner)})'
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [each.name for each in dataclasses.fields(value)]
+        values = (f'{name}={_inner(getattr(value, name))}' for name in fields)
+        return f'{type(value).__name__}({", ".join(values)})'
+    return repr(value)
 
 
 class MyServiceError(Exception):
@@ -19,12 +66,7 @@ class MyServiceError(Exception):
     def __init__(self, **fields: Any) -> None:
         for name, value in fields.items():
             setattr(self, name, value)
-        texts = {
-            name: ', '.join(map(str, value))
-            if isinstance(value, list)
-            else value
-            for name, value in fields.items()
-        }
+        texts = {name: _text(value) for name, value in fields.items()}
         super().__init__(self.message.format(**texts))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -73,7 +73,7 @@ def rows(name: str, *columns: Any) -> Any:
         lists
     :param columns: the columns that it has values for: text, or whole numbers
     """
-    given = [sa.column(str(column.key), column.type) for column in columns]
+    given = [sa.column(str(column.key), _longer(column)) for column in columns]
     parameter = sa.bindparam(name, type_=_List())
     return _rows(parameter, *given).table_valued(*given, name=name)
 
@@ -138,6 +138,17 @@ class _List(sa.types.TypeDecorator[Any]):
             return value
         item = self.item.dialect_impl(dialect).bind_processor(dialect)
         return _json([*map(item, value)] if item else value)
+
+
+def _longer(column: Any) -> Any:
+    """Return the type of a column, which text that is too long has not.
+
+    MariaDB cuts it silently to the length of the type. With one character
+    more it is still none that the column has.
+    """
+    if not _is_text(column.type):
+        return column.type
+    return type(column.type)(column.type.length + 1)
 
 
 def _is_text(item: Any) -> bool:

@@ -147,8 +147,9 @@ class Listing:
                 parameters |= values
                 continue
             if name not in self.filters:
-                allowed = ', '.join(sorted([*self.filters, *self.special]))
-                raise _invalid('filters', f'{name!r} is none of {allowed}')
+                raise _none_of(
+                    'filters', name, {**self.filters, **self.special}
+                )
             conditions.check(self.filters[name], wanted, name)
             shape.append((name, conditions.shape(wanted)))
             parameters |= conditions.values(wanted, name)
@@ -206,19 +207,15 @@ class Listing:
     ) -> dict[str, str]:
         for field, value in (('sort_keys', names), ('sort_dirs', directions)):
             if isinstance(value, str) or not isinstance(value, Sequence):
-                raise _invalid(field, f'{value!r} is not a list')
+                raise _invalid(field, f'{value!r:.100} is not a list')
         if len(directions) > len(names):
             raise _invalid('sort_dirs', 'there are more of them than keys')
         for name in names:
             if not isinstance(name, str) or name not in self.sort_keys:
-                allowed = ', '.join(sorted(self.sort_keys))
-                raise _invalid('sort_keys', f'{name!r} is none of {allowed}')
+                raise _none_of('sort_keys', name, self.sort_keys)
         for direction in directions:
             if not isinstance(direction, str) or direction not in NULLS_FIRST:
-                allowed = ', '.join(NULLS_FIRST)
-                raise _invalid(
-                    'sort_dirs', f'{direction!r} is none of {allowed}'
-                )
+                raise _none_of('sort_dirs', direction, NULLS_FIRST)
         default = directions[0] if directions else 'asc'
         filled = [*directions, *[default] * (len(names) - len(directions))]
         keys = dict(zip(names, filled, strict=True))
@@ -423,9 +420,16 @@ def check_limit(limit: Any) -> None:
     if limit is None:
         return
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise _invalid('limit', f'{limit!r} is not a number from 0 on')
+        raise _invalid('limit', f'{limit!r:.100} is not a number from 0 on')
     if limit >= 2**63:
         raise _invalid('limit', f'{limit} is out of range')
+
+
+def _none_of(
+    field: str, value: Any, allowed: Iterable[str]
+) -> exception.InvalidInput:
+    names = ', '.join(sorted(allowed))
+    return _invalid(field, f'{value!r:.100} is none of {names}')
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

@@ -209,7 +209,7 @@ def check_deltas(deltas: Any) -> None:
         )
     check_resources(deltas)
     for name, delta in deltas.items():
-        validation.check_value(_QUOTA.c.limit, delta, f'deltas[{name!r}]')
+        validation.check_value(_QUOTA.c.limit, delta, f'deltas[{name!r:.100}]')
 
 
 def limit_of(

@@ -263,10 +263,13 @@ def _refusal(
     overs = overs or list(wanted)
     return exception.OverQuota(
         project_id=project_id,
-        explanation='; '.join(
-            '{0}: {in_use} in use, {reserved} reserved, {1} asked for, '
-            'limit {limit}'.format(name, deltas[name], **usages[name])
-            for name in overs
+        explanation=exception.listed(
+            [
+                '{0}: {in_use} in use, {reserved} reserved, {1} asked for, '
+                'limit {limit}'.format(name, deltas[name], **usages[name])
+                for name in overs
+            ],
+            '; ',
         ),
         overs=overs,
         quotas={name: usages[name].pop('limit') for name in overs},

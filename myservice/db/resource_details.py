@@ -64,7 +64,8 @@ def check_metadata(metadata: Any) -> None:
         )
     for key, value in metadata.items():
         validation.check_name('metadata key', key)
-        validation.check_value(METADATA.c.value, value, f'metadata[{key!r}]')
+        field = f'metadata[{key!r:.100}]'
+        validation.check_value(METADATA.c.value, value, field)
 
 
 def check_tags(tags: Any) -> None:

@@ -34,7 +34,7 @@ def check_values(
     :raises InvalidInput: with the first field that is wrong
     """
     if not isinstance(values, Mapping):
-        raise _invalid('values', f'{values!r} is not a dict')
+        raise _invalid('values', f'{values!r:.100} is not a dict')
     for field in required:
         if field not in values:
             raise _invalid(field, 'it is required')
@@ -123,7 +123,7 @@ def check_batch_size(value: Any, field: str = 'batch_size') -> None:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _invalid(field, f'{value!r} is not a number from 1 on')
+        raise _invalid(field, f'{value!r:.100} is not a number from 1 on')
 
 
 def check_registration(value: Any, field: str = 'registration') -> None:

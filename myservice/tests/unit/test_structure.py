@@ -303,6 +303,37 @@ class TestTests(base.TestCase):
             self.assertIsNone(armed.search(path.read_text()), path.name)
 
 
+class TestLongLists(base.TestCase):
+    """A list of a caller's own goes into a statement by in_list.py only."""
+
+    def test_nobody_else_writes_a_list_into_a_statement(self) -> None:
+        for path in ROOT.rglob('*.py'):
+            if 'tests' in path.parts or path.name == 'in_list.py':
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call):
+                    continue
+                text = f'{path}: {ast.unparse(node)}'
+                name = getattr(node.func, 'attr', '')
+                if name in ('in_', 'not_in', 'notin_'):
+                    # What is written out is as long as it is.
+                    self.assertIsInstance(node.args[0], ast.Tuple, text)
+
+    def test_no_refusal_shows_all_of_what_was_passed(self) -> None:
+        for path in (ROOT / 'db').rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not re.search(
+                    '_invalid$|InvalidInput$', ast.unparse(node.func)
+                ):
+                    continue
+                for part in ast.walk(node):
+                    if isinstance(part, ast.FormattedValue):
+                        bounded = part.conversion == -1 or part.format_spec
+                        self.assertTrue(
+                            bounded, f'{path}: {ast.unparse(node)}'
+                        )
+
+
 class TestErrors(base.TestCase):
     def test_each_has_the_fields_that_its_message_names(self) -> None:
         for name, kind in inspect.getmembers(exception, inspect.isclass):
