@@ -32,6 +32,12 @@ _COMMANDS = (
 # whoever was interrupted.
 _CANCEL_TIMEOUT = 2.0
 
+# So many bytes every server takes: a MiB was the default of old ones.
+_SHORT = 2**20 - 1
+
+# The server's number for a statement that is longer than it takes.
+_TOO_LONG = 1153
+
 # libpq's PQTRANS_ACTIVE.
 _ACTIVE = 1
 
@@ -61,13 +67,7 @@ def pymysql_connection(dialect: Any) -> type[Any]:
 
         return call
 
-    send = waiting(dbapi.Connection.query)
-
-    def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:
-        # What cannot be encoded is not sent.
-        if isinstance(sql, str):
-            sql = sql.encode(self.encoding)
-        return send(self, sql, unbuffered)
+    query = _query(waiting(dbapi.Connection.query), dbapi)
 
     def close(self: Any) -> None:
         # Its cursors would go on to read the rows that are left.
@@ -78,8 +78,36 @@ def pymysql_connection(dialect: Any) -> type[Any]:
     commands: dict[str, Any] = {
         name: waiting(getattr(dbapi.Connection, name)) for name in _COMMANDS
     }
-    commands |= {'query': query, 'close': close, 'waits': False}
+    commands |= {'query': query, 'close': close}
+    commands |= {'waits': False, 'longest': 0}
     return type('Connection', (dbapi.Connection,), commands)
+
+
+def _query(send: Callable[..., Any], dbapi: Any) -> Callable[..., Any]:
+    def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:
+        # What cannot be encoded is not sent.
+        if isinstance(sql, str):
+            sql = sql.encode(self.encoding)
+        if len(sql) > _SHORT:
+            refuse_longer(self, len(sql))
+        return send(self, sql, unbuffered)
+
+    def refuse_longer(self: Any, length: int) -> None:
+        # The server would close the connection in the middle of it, which
+        # nobody could tell from a connection that was lost.
+        if not self.longest:
+            send(self, b'SELECT @@max_allowed_packet')
+            ((self.longest,),) = self._result.rows
+        # The command is a byte by itself.
+        if length >= self.longest:
+            raise dbapi.OperationalError(
+                _TOO_LONG,
+                f'the statement has {length} bytes, and max_allowed_packet '
+                f'of the server is {self.longest}: it was not sent. Pass '
+                f'shorter lists, or raise max_allowed_packet',
+            )
+
+    return query
 
 
 def is_busy(connection: Any) -> bool:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exception
 
 from myservice import db
 from myservice.db import in_list
@@ -131,12 +132,40 @@ class TestCalls(LongListsTestCase):
             ('resource_tags_set', (resource_id,)),
         ):
             sent = {}
-            for number in (9, LENGTH):
+            for number in (9, LENGTH, LENGTH):
+                # A connection of MariaDB asks once how long a statement may
+                # be, when the first long one comes.
                 with self.commands() as sent[number]:
                     getattr(db.api, name)(
                         self.context, *arguments, unknown(number)
                     )
             self.assertEqual(len(sent[9]), len(sent[LENGTH]), name)
+
+    def test_what_no_statement_of_mariadb_holds_is_refused_unsent(
+        self,
+    ) -> None:
+        if self.backend != 'mysql':
+            self.skipTest('statements of any length are taken')
+        longer = [f'{each} {"x" * 240}' for each in range(70_000)]
+        resource_id = self.world.resource.id
+        for name, arguments in (
+            ('service_heartbeat_many', ()),
+            ('resource_tags_get_many', ()),
+            ('resource_tags_set', (resource_id,)),
+        ):
+            call = getattr(db.api, name)
+            with self.commands() as sent:
+                error = self.assertRaises(
+                    db_exception.DBDataError,
+                    call,
+                    self.context,
+                    *arguments,
+                    longer,
+                )
+            self.assertIn('max_allowed_packet', str(error))
+            self.assertLess(sum(map(len, sent)), 2**20)
+        tags = db.api.resource_tags_get(self.user, resource_id)
+        self.assertEqual(['known'], tags)
 
 
 class TestStatements(LongListsTestCase):
