@@ -1,8 +1,14 @@
 """Every public call that takes a list, with one of any length.
 
-A new argument that is a list needs a line here, or one in SHORT.
+A new argument that is a list needs a line here, or one in SHORT. As a program
+it prints how long each takes with values of which there is nothing::
+
+    python -m myservice.tests.long_lists
+    python -m myservice.tests.servers mariadb -- \\
+        python -m myservice.tests.long_lists
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
@@ -11,6 +17,10 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.tests import factories
+from myservice.tests import fixtures
+
+#: more than a statement of PostgreSQL has parameters
+LENGTH = 100_000
 
 #: function and argument of those lists that nobody makes long: their members
 #: are columns of a table, or resources that the operator has configured
@@ -325,3 +335,20 @@ CASES = [
         found=True,
     ),
 ]
+
+
+def main() -> None:
+    """Print the seconds of each call, the second time that it is made."""
+    values = [f'unknown {each}' for each in range(LENGTH)]
+    with fixtures.Database():
+        world = World()
+        for case in CASES:
+            case.call(world, values)
+            begun = time.perf_counter()
+            case.call(world, values)
+            taken = time.perf_counter() - begun
+            print(f'{taken:6.3f} {case.function}, {case.argument}')
+
+
+if __name__ == '__main__':
+    main()

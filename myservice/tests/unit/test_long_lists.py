@@ -16,8 +16,7 @@ from myservice.tests import base
 from myservice.tests import calls
 from myservice.tests import long_lists
 
-# More than a statement of PostgreSQL has parameters.
-LENGTH = 100_000
+LENGTH = long_lists.LENGTH
 TAGS = 1000
 
 # Whatever a text can be taken for on its way through arrays, JSON and SQL.
