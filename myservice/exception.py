@@ -326,10 +326,10 @@ class SessionMisuse(MyServiceError):
 
 
 class WriteInReadOnly(SessionMisuse):
-    """A read-only session was asked to write; nothing was sent."""
+    """A read-only session was asked to write, or to lock rows."""
 
     message = (
-        'This session only reads, so the statement was not sent: {statement}. '
+        'This session only reads, without locks, and refuses: {statement}. '
         'Take get_session(context) to write.'
     )
     statement: str
@@ -342,6 +342,17 @@ class SecondWriteInAutocommit(SessionMisuse):
         'This session commits each statement by itself, so a second write '
         'would not be atomic with the first and was not sent: {statement}. '
         'Take get_session(context) for a transaction.'
+    )
+    statement: str
+
+
+class LockInAutocommit(SessionMisuse):
+    """An autocommit session was asked for a lock; nothing was sent."""
+
+    message = (
+        'This session commits each statement by itself, so it would not hold '
+        'the locks of this one, which was not sent: {statement}. Take '
+        'get_session(context) for a transaction.'
     )
     statement: str
 

@@ -200,6 +200,8 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(
                 engine, 'do_connect', _connect_pymysql(engine, one_context)
             )
+        if self._form == 'snapshot' and backend in _ONLY_READ:
+            event.listen(engine, 'connect', _ONLY_READ[backend])
 
     def renew(self) -> None:
         """Begin in a forked child, with a pool of its own."""
@@ -318,10 +320,12 @@ class EnginePlugin(CreateEnginePlugin):
                 self._begin_in_turn(connection, _SQLITE_BEGIN[form])
             elif _SQLITE_BEGIN[form]:
                 connection.exec_driver_sql(_SQLITE_BEGIN[form])
+            if form == 'snapshot':
+                _driver_of(connection).only_read()
         connection.info[_OSLO_DB_HAS_BEGUN] = True
 
     def _begin_in_turn(self, connection: sa.Connection, begin: str) -> None:
-        driver: Any = connection.connection.dbapi_connection
+        driver = _driver_of(connection)
         try:
             driver.take_turn(self._turns, self._busy_timeout)
             if begin:
@@ -373,6 +377,22 @@ def _connect_pymysql(
     return connect
 
 
+def _only_read_in_mysql(dbapi_connection: Any, _: Any) -> None:
+    dbapi_connection.query('SET SESSION TRANSACTION READ ONLY')
+
+
+def _only_read_in_postgresql(dbapi_connection: Any, _: Any) -> None:
+    # psycopg sends it with its BEGIN.
+    dbapi_connection.read_only = True
+
+
+# SQLite's connections are for all forms: see _begin_sqlite.
+_ONLY_READ = {
+    'mysql': _only_read_in_mysql,
+    'postgresql': _only_read_in_postgresql,
+}
+
+
 def is_autocommit(options: Mapping[str, Any]) -> bool:
     """Return whether execution options ask for AUTOCOMMIT.
 
@@ -380,6 +400,10 @@ def is_autocommit(options: Mapping[str, Any]) -> bool:
     """
     # SQLAlchemy does not heed the case.
     return str(options.get('isolation_level')).upper() == 'AUTOCOMMIT'
+
+
+def _driver_of(connection: sa.Connection) -> Any:
+    return connection.connection.dbapi_connection
 
 
 def _end_turn(_: sa.Connection, cursor: Any, *__: Any) -> None:

@@ -47,9 +47,18 @@ _lost = _oslo(db_exception.DBConnectionError)
 _data = _oslo(db_exception.DBDataError)
 _unsupported = _oslo(db_exception.DBNotSupportedError)
 _busy = _ours(exception.ServerBusy)
-_read_only = _ours(exception.ServerReadOnly)
 _interrupted = _ours(exception.StatementInterrupted)
 _no_space = _ours(exception.NoSpace)
+
+
+def _read_only(error: DriverError) -> Exception:
+    if error.only_reads:
+        return exception.WriteInReadOnly(statement=f'{error.statement:.1000}')
+    return exception.ServerReadOnly(reason=first_line(error.wrapped))
+
+
+def _read_only_file(error: DriverError) -> Exception | None:
+    return _read_only(error) if error.only_reads else None
 
 
 def _unknown_routine(error: DriverError) -> Exception | None:
@@ -155,6 +164,7 @@ _SQLITE: dict[Code, Make] = {
     1: _sqlite_error,
     **_all((5, 6, 15), _deadlock),
     **_all((7, 13), _no_space),
+    8: _read_only_file,
     9: _interrupted,
     14: details.sqlite_database,
     **_all((18, 20, 3091), _data),

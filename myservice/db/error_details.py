@@ -42,12 +42,14 @@ class DriverError:
     :param wrapped: what SQLAlchemy makes of it
     :param code: what the error is, in the numbers of its backend
     :param statement: what was sent; empty for COMMIT and a connection
+    :param only_reads: whether it was sent in a read-only transaction
     """
 
     raised: Any
     wrapped: Exception
     code: Code
     statement: str
+    only_reads: bool = False
 
     @property
     def text(self) -> str:

@@ -25,6 +25,7 @@ from myservice import exception
 from myservice import pickling
 from myservice.db import dialects
 from myservice.db import error_codes
+from myservice.db import marks
 from myservice.db import operation
 from myservice.db import refused_connection
 from myservice.db.error_codes import first_line as first_line
@@ -112,6 +113,7 @@ def translate(context: Any) -> BaseException | None:
             wrapped=context.sqlalchemy_exception,
             code=code,
             statement=context.statement or '',
+            only_reads=_only_reads(context.connection),
         ),
     )
     if code is None and _is_lost_without_number(context, backend):
@@ -194,6 +196,13 @@ def _code(error: Any) -> Code:
     if not isinstance(wrapped, exc.DBAPIError) or wrapped.orig is None:
         return None
     return error_codes.number(wrapped.orig)
+
+
+def _only_reads(connection: Any) -> bool:
+    if connection is None:
+        return False
+    options = connection.get_execution_options()
+    return bool(options.get(marks.FORM) == 'snapshot')
 
 
 def _is_question(context: Any) -> bool:

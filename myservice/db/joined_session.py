@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -22,7 +23,6 @@ from myservice.db import errors
 from myservice.db import fork
 from myservice.db import operation
 from myservice.db import ownership
-from myservice.db import statements
 from myservice.db import wire
 from myservice.db.dialects import backend_of
 from myservice.db.operation import Operation
@@ -81,6 +81,30 @@ class Session(orm.Session):
             if not self.is_active:
                 self.failures.append(error)
             raise
+
+    def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
+        """Insert and update rows; not where it only reads."""
+        self.refuse_write('bulk_save_objects()')
+        super().bulk_save_objects(*args, **kwargs)
+
+    def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
+        """Insert rows; not where it only reads."""
+        self.refuse_write('bulk_insert_mappings()')
+        super().bulk_insert_mappings(*args, **kwargs)
+
+    def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
+        """Update rows; not where it only reads."""
+        self.refuse_write('bulk_update_mappings()')
+        super().bulk_update_mappings(*args, **kwargs)
+
+    def refuse_write(self, what: str) -> None:
+        """Refuse what would fail, and doom the transaction, where it is sent.
+
+        :param what: what was asked for
+        :raises WriteInReadOnly: when it only reads
+        """
+        if self.read_only:
+            raise exception.WriteInReadOnly(statement=what)
 
     def commit(self) -> None:
         """Commit; while it is shared, only flush: the owner commits."""
@@ -158,8 +182,7 @@ def _collect_failures(
     )
     transaction = session.get_transaction()
     if isinstance(transaction, ownership.OwnedTransaction):
-        if transaction.is_shared:
-            ownership.share(connection, transaction)
+        ownership.guard(connection, transaction)
 
 
 @event.listens_for(Session, 'after_transaction_create')
@@ -172,12 +195,16 @@ def _begin(session: Session, begun: orm.SessionTransaction) -> None:
         session.failures.clear()
 
 
+# SQLAlchemy only closes a savepoint in which a flush has failed.
 @event.listens_for(Session, 'after_soft_rollback')
+@event.listens_for(Session, 'after_transaction_end')
 def _take_failures_back(
     session: Session, ended: orm.SessionTransaction
 ) -> None:
     connection = session.connection_in_use
-    if ended.nested and (connection is None or not connection.invalidated):
+    if not ended.nested or cast(ownership.OwnedTransaction, ended).is_kept:
+        return
+    if connection is None or not connection.invalidated:
         del session.failures[session.failures_before[ended] :]
 
 
@@ -191,8 +218,6 @@ def _execute(state: orm.ORMExecuteState) -> Any:
     session = state.session
     if not isinstance(session, Session):
         return None
-    if session.read_only:
-        statements.refuse_write(state.statement)
     if session.shared_by is None or session.shared_by.admits_caller():
         return None
     with session.shared_by.in_use():
@@ -201,8 +226,7 @@ def _execute(state: orm.ORMExecuteState) -> Any:
 
 @event.listens_for(Session, 'before_flush')
 def _refuse_flush(session: Session, *_: Any) -> None:
-    if session.read_only:
-        raise exception.WriteInReadOnly(statement='flush of changed objects')
+    session.refuse_write('flush of changed objects')
     session.check_failures()
 
 

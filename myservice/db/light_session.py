@@ -16,6 +16,7 @@ from myservice.db import errors
 from myservice.db import operation
 from myservice.db import statements
 from myservice.db.operation import Operation
+from myservice.db.statements import Effect
 
 
 class _Light:
@@ -105,14 +106,22 @@ class LightSession(_Light):
         :returns: SQLAlchemy's result
         :raises WriteInReadOnly: a write in a session that only reads
         :raises SecondWriteInAutocommit: a second write in a block
+        :raises LockInAutocommit: a SELECT that locks rows
         :raises SessionNotBegun: outside of ``with session.begin():``
         :raises CommitUnknown: the connection was lost during a write
         """
         if self._connection is None:
             raise exception.SessionNotBegun()
-        writes = statements.writes(statement)
+        effect = statements.effect_of(statement)
+        writes = effect is Effect.WRITES
         done = self._written
-        if writes:
+        if effect is not Effect.READS:
+            if not self._writes:
+                statements.refuse_write(statement)
+            if not writes:
+                raise exception.LockInAutocommit(
+                    statement=statements.shown(statement)
+                )
             self._count_write(statement, params)
         try:
             result = self._connection.execute(statement, params)
@@ -127,12 +136,12 @@ class LightSession(_Light):
             raise
 
     def _count_write(self, statement: Any, params: Any) -> None:
-        if not self._writes:
-            statements.refuse_write(statement)
         # A list of parameters is a statement for each in most drivers.
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
-            raise exception.SecondWriteInAutocommit(statement=str(statement))
+            raise exception.SecondWriteInAutocommit(
+                statement=statements.shown(statement)
+            )
         self._call = operation.current()
 
 

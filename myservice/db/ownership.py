@@ -24,6 +24,8 @@ class OwnedTransaction(orm.SessionTransaction):
     session: Any
     # Whether others have it in their hands, too, and must not end it.
     is_shared = False
+    # Whether what it has done is committed, or part of what is around it.
+    is_kept = False
 
     def commit(self, *args: Any, **kwargs: Any) -> None:
         """Commit; not by a part.
@@ -31,7 +33,12 @@ class OwnedTransaction(orm.SessionTransaction):
         :raises NotTransactionOwner: while it is shared
         """
         self.refuse_part('commit()')
-        super().commit(*args, **kwargs)
+        self.is_kept = True
+        try:
+            super().commit(*args, **kwargs)
+        except BaseException:
+            self.is_kept = False
+            raise
 
     def rollback(self, *args: Any, **kwargs: Any) -> None:
         """Roll back; not by a part.
@@ -90,10 +97,44 @@ class OwnedTransaction(orm.SessionTransaction):
         )
 
 
-class SharedConnection(sa.Connection):
-    """The connection of a shared transaction, which does not end it."""
+class ReadingConnection(sa.Connection):
+    """The connection of a session, which does not write if that only reads.
+
+    Whatever the session sends, in any of its ways, it sends by these.
+    """
 
     transaction: OwnedTransaction
+
+    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement that may be sent here."""
+        self._admit(statement)
+        return super().execute(statement, *args, **kwargs)
+
+    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement that may be sent here."""
+        self._admit(statement)
+        return super().scalar(statement, *args, **kwargs)
+
+    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement that may be sent here."""
+        self._admit(statement)
+        return super().scalars(statement, *args, **kwargs)
+
+    def exec_driver_sql(
+        self, statement: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Execute SQL that may be sent here."""
+        self._admit(statement)
+        return super().exec_driver_sql(statement, *args, **kwargs)
+
+    def _admit(self, statement: Any) -> None:
+        transaction = self.transaction
+        if transaction.is_active and transaction.session.read_only:
+            statements.refuse_write(statement)
+
+
+class SharedConnection(ReadingConnection):
+    """The connection of a shared transaction, which does not end it."""
 
     def begin(self) -> Any:
         """Begin a transaction, once the shared one is over.
@@ -172,31 +213,6 @@ class SharedConnection(sa.Connection):
     def _get_required_nested_transaction(self) -> Any:
         return self._lend(super()._get_required_nested_transaction())
 
-    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement, but for one that ends the transaction."""
-        if isinstance(statement, statements.IN_SQL):
-            self._refuse_end(statement)
-        return super().execute(statement, *args, **kwargs)
-
-    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement, but for one that ends the transaction."""
-        if isinstance(statement, statements.IN_SQL):
-            self._refuse_end(statement)
-        return super().scalar(statement, *args, **kwargs)
-
-    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement, but for one that ends the transaction."""
-        if isinstance(statement, statements.IN_SQL):
-            self._refuse_end(statement)
-        return super().scalars(statement, *args, **kwargs)
-
-    def exec_driver_sql(
-        self, statement: str, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Execute SQL, but for one that ends the transaction."""
-        self._refuse_end(statement)
-        return super().exec_driver_sql(statement, *args, **kwargs)
-
     def _lend(self, transaction: Any) -> Any:
         if transaction is None or not self.transaction.is_active:
             return transaction
@@ -206,9 +222,11 @@ class SharedConnection(sa.Connection):
         if self.transaction.is_active:
             raise exception.NotTransactionOwner(what=what)
 
-    def _refuse_end(self, statement: Any) -> None:
-        if statements.ends_transaction(statement, self.dialect):
-            self._refuse_part(str(statement))
+    def _admit(self, statement: Any) -> None:
+        super()._admit(statement)
+        if isinstance(statement, statements.IN_SQL):
+            if statements.ends_transaction(statement, self.dialect):
+                self._refuse_part(statements.shown(statement))
 
 
 class _Lent:
@@ -244,11 +262,17 @@ def own(transaction: orm.SessionTransaction) -> OwnedTransaction:
     return cast(OwnedTransaction, transaction)
 
 
-def share(connection: sa.Connection, transaction: OwnedTransaction) -> None:
-    """Let a connection not end a transaction.
+def guard(connection: sa.Connection, transaction: OwnedTransaction) -> None:
+    """Let a connection not end a transaction that is shared, nor write where
+    its session only reads.
 
     :param connection: what the session has got for it
     :param transaction: that of the session
     """
-    connection.__class__ = SharedConnection
-    cast(SharedConnection, connection).transaction = transaction
+    if transaction.is_shared:
+        connection.__class__ = SharedConnection
+    elif transaction.session.read_only:
+        connection.__class__ = ReadingConnection
+    else:
+        return
+    cast(ReadingConnection, connection).transaction = transaction

@@ -26,6 +26,13 @@ class Connection(sqlite_driver.Connection):
     """A connection that is lent to one user at a time."""
 
     place: turn.Place | None = None
+    _only_reads = False
+
+    def only_read(self) -> None:
+        """Let SQLite refuse all writes, until it is given back."""
+        if not self._only_reads:
+            self._only_reads = True
+            self.execute('PRAGMA query_only = ON').close()
 
     def cursor(self, *args: Any) -> Any:
         """Return a cursor; whoever asks for one is who uses the connection."""
@@ -55,6 +62,9 @@ class Connection(sqlite_driver.Connection):
 
     def give_back(self) -> None:
         """End the turn, and begin no transaction unless BEGIN is sent."""
+        if self._only_reads:
+            self.execute('PRAGMA query_only = OFF').close()
+            self._only_reads = False
         if sys.version_info >= (3, 12):
             self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
         # SQLAlchemy takes another isolation level back to that of the driver,

@@ -1,29 +1,77 @@
-"""Which statements write, and which end the transaction."""
+"""What statements do: which write or lock, and which end the transaction.
 
-import functools
+Of a construct SQLAlchemy knows it. A text is looked at without what says
+nothing: names, comments, what is quoted. Where it is not surely a read, it is
+taken to write.
+"""
+
+import enum
 import re
+import weakref
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm.context import FromStatement
+from sqlalchemy.sql import elements
+from sqlalchemy.sql import selectable
+from sqlalchemy.sql import visitors
 
 from myservice import exception
 from myservice.db.dialects import backend_of
 
+
+class Effect(enum.IntEnum):
+    """What a statement does; more includes less."""
+
+    READS = 0
+    LOCKS = 1
+    WRITES = 2
+
+
 # What says what it does in SQL only.
 IN_SQL = (sa.TextClause, sa.schema.ExecutableDDLElement, str)
 
-_QUOTED = re.compile(r"'[^']*'")
-_READS = re.compile(r'[\s(]*(select|values|show|desc|describe|with)\b', re.I)
-_WRITES = re.compile(
-    r'\b(insert|(?<!for )update|delete|merge|into)\b|;\s*\S', re.I
+# What SQLAlchemy calls those parts of a SELECT that may write or lock.
+_TELLING = {'insert', 'update', 'delete', 'textclause', 'clause'}
+
+_OF_SAVEPOINTS = (
+    elements.SavepointClause,
+    elements.RollbackToSavepointClause,
+    elements.ReleaseSavepointClause,
 )
 
-# What says nothing of what a statement does: text, names, comments, bodies of
-# PostgreSQL's functions. MariaDB executes /*! such comments */.
+# Text, names, comments, bodies of PostgreSQL's functions; MariaDB executes
+# /*! such comments */.
 _CONTENTS = re.compile(
-    r"""'[^']*'|"[^"]*"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*(?!!).*?\*/""",
+    r"""'[^']*'|"[^"]*"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*"""
+    r"""|/\*(?!M?!).*?\*/""",
     re.S,
 )
+# The same to MariaDB.
+_MYSQL_CONTENTS = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--(?=\s)[^\n]*|#[^\n]*"""
+    r"""|/\*(?!M?!).*?\*/""",
+    re.S,
+)
+
+# Whatever follows them, a statement cannot begin with anything else.
+_LEADING = re.compile(r'\A(?:\s*(?:--|#)[^\n]*\n)+')
+
+_READS = re.compile(
+    r'[\s(]*(?:(explain|desc|describe)|select|values|table|show|with)\b',
+    re.I,
+)
+_LOCKS = re.compile(
+    r'\bfor\s+(?:no\s+key\s+)?update\b|\bfor\s+(?:key\s+)?share\b'
+    r'|\block\s+in\s+share\s+mode\b',
+    re.I,
+)
+_WRITES = re.compile(r'\b(?:insert|update|delete|merge|into)\b', re.I)
+_ANOTHER = re.compile(r';\s*\S')
+# By ANALYZE, EXPLAIN executes what it explains.
+_EXECUTES = re.compile(r'\banaly[sz]e\b', re.I)
+_EXECUTED = re.compile(r'\b(?:create|refresh|execute|declare)\b', re.I)
+
 _ENDS = re.compile(
     r'(?:\A|;)[\s(]*(?:commit|rollback)\b'
     r'(?!\s+(?:work\s+|transaction\s+)?to\b)'
@@ -40,32 +88,107 @@ _COMMITS = re.compile(
     re.I,
 )
 
+# To look at a SELECT takes longer than to look it up. It is not kept for that:
+# it may have values in it, however large.
+_reading: weakref.WeakSet[Any] = weakref.WeakSet()
 
-@functools.lru_cache(maxsize=1000)
+
+def effect_of(statement: Any) -> Effect:
+    """Return what a statement does.
+
+    :param statement: an executable of SQLAlchemy, or SQL
+    """
+    if statement in _reading:
+        return Effect.READS
+    effect = _look_at(statement)
+    if effect is Effect.READS and not isinstance(statement, str):
+        _reading.add(statement)
+    return effect
+
+
 def writes(statement: Any) -> bool:
     """Return whether a statement may write.
 
-    :param statement: an executable of SQLAlchemy; of a text that is not
-        surely a read, it is taken to write
+    :param statement: an executable of SQLAlchemy, or SQL
     """
-    if isinstance(statement, sa.TextClause):
-        text = _QUOTED.sub("''", statement.text)
-        return not _READS.match(text) or bool(_WRITES.search(text))
-    if not getattr(statement, 'is_select', False):
-        return True
-    # PostgreSQL lets a CTE of a SELECT write.
-    parts = sa.sql.visitors.iterate(statement)
-    return any(getattr(part, 'is_dml', False) for part in parts)
+    return effect_of(statement) is Effect.WRITES
 
 
 def refuse_write(statement: Any) -> None:
-    """Refuse a statement in a session that only reads.
+    """Refuse a statement where there is only reading, without locks.
 
-    :param statement: an executable of SQLAlchemy
-    :raises WriteInReadOnly: when it may write
+    :param statement: an executable of SQLAlchemy, or SQL
+    :raises WriteInReadOnly: when it may write, or locks
     """
-    if writes(statement):
-        raise exception.WriteInReadOnly(statement=str(statement))
+    if effect_of(statement) is not Effect.READS:
+        raise exception.WriteInReadOnly(statement=shown(statement))
+
+
+def shown(statement: Any) -> str:
+    """Return a statement as a message shows it.
+
+    :param statement: an executable of SQLAlchemy, or SQL
+    """
+    return f'{statement!s:.1000}'
+
+
+def _look_at(statement: Any) -> Effect:
+    if isinstance(statement, str):
+        return _effect_of_sql(statement)
+    if isinstance(statement, sa.TextClause):
+        return _effect_of_sql(statement.text)
+    if isinstance(statement, sa.TextualSelect | FromStatement):
+        return effect_of(statement.element)
+    if isinstance(statement, _OF_SAVEPOINTS):
+        return Effect.READS
+    if not getattr(statement, 'is_select', False):
+        return Effect.WRITES
+    effects = [
+        _effect_of_part(part)
+        for part in visitors.iterate(statement)
+        if part.__visit_name__ in _TELLING
+    ]
+    return max(effects, default=Effect.READS)
+
+
+def _effect_of_part(part: Any) -> Effect:
+    # PostgreSQL lets a CTE of a SELECT write.
+    if getattr(part, 'is_dml', False):
+        return Effect.WRITES
+    if isinstance(part, selectable.ForUpdateArg):
+        return Effect.LOCKS
+    if isinstance(part, sa.TextClause):
+        return max(_effect_of_clause(text) for text in _readings(part.text))
+    return Effect.READS
+
+
+def _readings(sql: str) -> tuple[str, str]:
+    # They differ in what ends a string, and in what begins a comment.
+    sql = _LEADING.sub('', sql)
+    return _CONTENTS.sub(' ', sql), _MYSQL_CONTENTS.sub(' ', sql)
+
+
+def _effect_of_sql(sql: str) -> Effect:
+    return max(_effect_of_reading(text) for text in _readings(sql))
+
+
+def _effect_of_reading(text: str) -> Effect:
+    begins = _READS.match(text)
+    if begins is None:
+        return Effect.WRITES
+    if begins[1] and not _ANOTHER.search(text):
+        if not _EXECUTES.search(text):
+            return Effect.READS
+        if _EXECUTED.search(text):
+            return Effect.WRITES
+    return _effect_of_clause(text)
+
+
+def _effect_of_clause(text: str) -> Effect:
+    unlocked = _LOCKS.sub(' ', text)
+    if _WRITES.search(unlocked) or _ANOTHER.search(unlocked):
+        return Effect.WRITES
+    return Effect.READS if unlocked == text else Effect.LOCKS
 
 
 def ends_transaction(statement: Any, dialect: sa.Dialect) -> bool:
@@ -82,10 +205,6 @@ def ends_transaction(statement: Any, dialect: sa.Dialect) -> bool:
         sql = str(statement)
     if isinstance(statement, sa.schema.ExecutableDDLElement):
         sql = str(statement.compile(dialect=dialect))
-    return _ends_transaction(sql, backend_of(dialect) == 'mysql')
-
-
-@functools.lru_cache(maxsize=1000)
-def _ends_transaction(sql: str, commits_ddl: bool) -> bool:
     text = _CONTENTS.sub(' ', sql)
+    commits_ddl = backend_of(dialect) == 'mysql'
     return bool(_ENDS.search(text) or (commits_ddl and _COMMITS.search(text)))

@@ -643,7 +643,10 @@ class TestSQLiteFile(SQLiteTestCase):
         with self.commands() as sent:
             with db.api.transaction(self.context, read_only=True) as session:
                 session.execute(COUNT)
-        self.assertEqual(['BEGIN', str(COUNT), 'COMMIT'], sent)
+        reads = ['PRAGMA query_only = ON', str(COUNT)]
+        self.assertEqual(
+            ['BEGIN', *reads, 'COMMIT', 'PRAGMA query_only = OFF'], sent
+        )
 
     def test_a_single_statement_has_no_begin(self) -> None:
         session = db.api.get_session(read_only=True)

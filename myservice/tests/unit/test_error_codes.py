@@ -189,7 +189,10 @@ def _dialect(url: str) -> sa.Dialect:
 
 
 class _Connection:
-    """A connection that is not in a savepoint."""
+    """A connection that is in no savepoint, and of no form."""
+
+    def get_execution_options(self) -> dict[str, Any]:
+        return {}
 
     def in_nested_transaction(self) -> bool:
         return False
