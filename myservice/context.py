@@ -1,6 +1,7 @@
 """RequestContext: who asks, what he may see, and the transaction he is in."""
 
 import copy
+import weakref
 from typing import Any
 from typing import Literal
 from typing import Self
@@ -27,6 +28,28 @@ class TransactionSlot:
         # A transaction belongs to one thread of control; a deep copy is made
         # to be handed to another.
         return TransactionSlot()
+
+
+class _Slots:
+    """The slots of a context and of its copies, one for each database.
+
+    Those of engines that are gone go with them, however long a context lives.
+    """
+
+    def __init__(self) -> None:
+        self.of_configured = TransactionSlot()
+        # Made when it is needed: it costs more than the context.
+        self._of_engines: (
+            weakref.WeakKeyDictionary[Any, TransactionSlot] | None
+        ) = None
+
+    def of(self, engines: Any) -> TransactionSlot:
+        """Return the slot for a ``db.api.Engines``, or for None."""
+        if engines is None:
+            return self.of_configured
+        if self._of_engines is None:
+            self._of_engines = weakref.WeakKeyDictionary()
+        return self._of_engines.setdefault(engines, TransactionSlot())
 
 
 # What is of this process, and is not pickled.
@@ -75,8 +98,8 @@ class RequestContext(context.RequestContext):
 
     def _stand_alone(self) -> None:
         self.engines: Any = None
-        self._slots: dict[Any, TransactionSlot] = {}
-        self.transaction_slot = self._slots.setdefault(None, TransactionSlot())
+        self._slots = _Slots()
+        self.transaction_slot = self._slots.of_configured
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -157,9 +180,7 @@ class RequestContext(context.RequestContext):
             )
         other = copy.copy(self)
         other.engines = engines
-        other.transaction_slot = self._slots.setdefault(
-            engines, TransactionSlot()
-        )
+        other.transaction_slot = self._slots.of(engines)
         return other
 
     def elevated(self, read_deleted: ReadDeleted | None = None) -> Self:

@@ -41,9 +41,11 @@ class World:
     """What the arguments of example calls are about.
 
     :param owner: the name of the project, and of the quota class
+    :param new: the text that calls write
     """
 
-    def __init__(self, owner: str = 'owner') -> None:
+    def __init__(self, owner: str = 'owner', new: str = 'new') -> None:
+        self.new = new
         self.service = factories.create_service(version=1)
         self.other_service = factories.create_service()
         self.project_id = self.class_name = owner
@@ -111,10 +113,10 @@ def example(name: str, world: World) -> Callable[[], Any]:
 
 def _values(name: str, world: World) -> dict[str, Any]:
     if name.startswith('resource'):
-        return {'name': 'new', 'status': 'new'}
+        return {'name': world.new, 'status': 'new'}
     if name.endswith('_update'):
         return {'version': 2, 'disabled': True}
-    return {'host': 'new', 'binary': 'new', 'topic': 'new'}
+    return {'host': world.new, 'binary': 'new', 'topic': world.new}
 
 
 def _two_writes(name: str, world: World) -> Callable[..., None]:
@@ -136,9 +138,9 @@ _ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'service_ids': lambda name, world: [world.service.id, 'unknown'],
     'resource_id': lambda name, world: world.resource.id,
     'resource_ids': lambda name, world: [world.resource.id, 'unknown'],
-    'metadata': lambda name, world: {'new': 'value'},
+    'metadata': lambda name, world: {world.new: 'value'},
     'keys': lambda name, world: ['old', 'unknown'],
-    'tags': lambda name, world: ['new', 'newer'],
+    'tags': lambda name, world: [world.new, 'newer'],
     'claim': lambda name, world: world.claim,
     'project_id': lambda name, world: world.project_id,
     'class_name': lambda name, world: world.class_name,
