@@ -60,7 +60,7 @@ class TestStatements(base.DatabaseTestCase):
             )
 
     def assert_forgotten(self, form: dict[str, bool], make: Any) -> None:
-        references = []
+        references: list[Any] = []
         for _ in range(3):
             statement = make(str(uuid.uuid4()))
             references.append(weakref.ref(statement))
@@ -89,7 +89,7 @@ class TestStatements(base.DatabaseTestCase):
 class TestContexts(base.DatabaseTestCase):
     def test_engines_that_are_gone_leave_nothing_in_a_context(self) -> None:
         copies = context.get_admin_context().elevated()
-        references = []
+        references: list[Any] = []
         for _ in range(3):
             engines = db.api.Engines(self.database.conf)
             ctx = copies.using(engines)
