@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from myservice import exception
+from myservice import plain
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
 from myservice.db import conditions
@@ -126,7 +127,7 @@ class Listing:
             ),
             {**checked.parameters, 'page_limit': limit},
             marker,
-            None if whole else context.project_id,
+            None if whole else plain.plain(context.project_id),
         )
 
     def check_filters(self, filters: Mapping[str, Any] | None) -> Conditions:
@@ -145,7 +146,9 @@ class Listing:
                 continue
             if name not in self.filters:
                 allowed = ', '.join(sorted([*self.filters, *self.special]))
-                raise _invalid('filters', f'{name!r} is none of {allowed}')
+                raise _invalid(
+                    'filters', f'{validation.shown(name)} is none of {allowed}'
+                )
             conditions.check(self.filters[name], wanted, name)
             shape.append((name, conditions.shape(wanted)))
             parameters |= conditions.values(wanted, name)
@@ -203,18 +206,24 @@ class Listing:
     ) -> dict[str, str]:
         for field, value in (('sort_keys', names), ('sort_dirs', directions)):
             if isinstance(value, str) or not isinstance(value, Sequence):
-                raise _invalid(field, f'{value!r} is not a list')
+                raise _invalid(
+                    field, f'{validation.shown(value)} is not a list'
+                )
         if len(directions) > len(names):
             raise _invalid('sort_dirs', 'there are more of them than keys')
         for name in names:
             if not isinstance(name, str) or name not in self.sort_keys:
                 allowed = ', '.join(sorted(self.sort_keys))
-                raise _invalid('sort_keys', f'{name!r} is none of {allowed}')
+                raise _invalid(
+                    'sort_keys',
+                    f'{validation.shown(name)} is none of {allowed}',
+                )
         for direction in directions:
             if not isinstance(direction, str) or direction not in NULLS_FIRST:
                 allowed = ', '.join(NULLS_FIRST)
                 raise _invalid(
-                    'sort_dirs', f'{direction!r} is none of {allowed}'
+                    'sort_dirs',
+                    f'{validation.shown(direction)} is none of {allowed}',
                 )
         default = directions[0] if directions else 'asc'
         filled = [*directions, *[default] * (len(names) - len(directions))]
@@ -406,8 +415,7 @@ def with_filter(
     :raises InvalidInput: when filters is no dict
     """
     filters = {} if filters is None else filters
-    if not isinstance(filters, Mapping):
-        raise _invalid('filters', f'{filters!r:.100} is not a dict')
+    validation.check_dict('filters', filters)
     return filters if value is None else {**filters, name: value}
 
 
@@ -417,12 +425,8 @@ def check_limit(limit: Any) -> None:
     :param limit: a number from 0 on; None is all
     :raises InvalidInput: when it is something else
     """
-    if limit is None:
-        return
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise _invalid('limit', f'{limit!r} is not a number from 0 on')
-    if limit >= 2**63:
-        raise _invalid('limit', f'{limit} is out of range')
+    if limit is not None:
+        validation.check_whole('limit', limit, 0)
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

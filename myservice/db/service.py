@@ -386,12 +386,13 @@ def service_destroy(
     :param service_id: the id of the row
     :param force: also while it holds claims, which are freed
     :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when the id is no text
+    :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when no living service has this id
     :raises ServiceInUse: when it holds claims, and is not forced
     """
     require_admin(context, 'service_destroy')
     validation.check_text('service_id', service_id)
+    validation.check_bool('force', force)
     session = get_session(context, light=True)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)

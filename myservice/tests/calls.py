@@ -100,7 +100,7 @@ def example(name: str, world: World) -> Callable[[], Any]:
     """
     function = getattr(db.api, name)
     arguments = [
-        _ARGUMENTS[parameter.name](name, world)
+        ARGUMENTS[parameter.name](name, world)
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind
@@ -126,7 +126,7 @@ def _two_writes(name: str, world: World) -> Callable[..., None]:
     return create_and_update
 
 
-_ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
+ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'context': lambda name, world: context.RequestContext(
         project_id=world.project_id, is_admin=True, overwrite=False
     ),
