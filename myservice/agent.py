@@ -188,7 +188,7 @@ class Agent:
                 )
             except exception.ServiceAlive as alive:
                 beats = last_seen_at not in (None, alive.last_seen_at)
-                # A clock that was set back would be waited for without end.
+                # A clock that was set back would be waited for too long.
                 if beats or time.monotonic() > give_up:
                     raise
                 if last_seen_at is None:

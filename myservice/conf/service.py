@@ -17,7 +17,10 @@ OPTS = [
         min=0.1,
         help='Seconds without a heartbeat, by the clock of the database, '
         'after which a service counts as down. Keep it at 2.5 times '
-        'report_interval or more, or one late beat makes a service flap.',
+        'report_interval or more, or one late beat makes a service flap. '
+        'A heartbeat that is this many seconds ahead of the clock, or less, '
+        'counts as one of now; one that is farther ahead, as after the clock '
+        'was set back, does not count until the next one.',
     ),
 ]
 

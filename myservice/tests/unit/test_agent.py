@@ -245,20 +245,29 @@ class TestAgent(AgentTestCase):
         self.assertEqual([], self.errors)
         self.assertEqual(service, self.get())
 
-    def test_a_clock_that_was_set_back_is_not_waited_for_for_ever(
-        self,
-    ) -> None:
+    def start_after_one_that_is_ahead(
+        self, ahead: datetime.timedelta
+    ) -> list[Exception]:
+        """Start where another one was seen in the future."""
         seen = db.api.service_register(self.context, IDENTITY).last_seen_at
         assert seen is not None
         table = models.Service.__table__
         with self.database.engine().begin() as connection:
             connection.execute(
-                sa.update(table).values(last_seen_at=seen + HOUR)
+                sa.update(table).values(last_seen_at=seen + ahead)
             )
         self.start()
-        self.thread.join(60)
-        (error,) = self.errors
+        self.wait_for(lambda: self.errors or self.get().registration == 2)
+        return self.errors
+
+    def test_a_clock_that_was_set_back_is_not_waited_for_for_ever(
+        self,
+    ) -> None:
+        (error,) = self.start_after_one_that_is_ahead(HOUR / 70)
         self.assertIsInstance(error, exception.ServiceAlive)
+
+    def test_one_that_was_seen_in_the_far_future_does_not_live(self) -> None:
+        self.assertEqual([], self.start_after_one_that_is_ahead(HOUR))
 
     def test_it_warns_of_a_down_time_that_one_late_beat_exceeds(self) -> None:
         log = self.logged(logging.WARNING)
