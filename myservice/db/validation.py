@@ -83,7 +83,7 @@ def check_value(column: Any, value: Any, field: str | None = None) -> None:
     elif python_type is int:
         largest = _LARGEST[type(column.type)]
         if not -largest - 1 <= value <= largest:
-            raise _invalid(field, 'it is out of range')
+            raise _invalid(field, f'{shown(value)} is out of range')
     elif python_type is datetime.datetime and value.tzinfo is not None:
         raise _invalid(field, 'it has a time zone; times are naive UTC')
 
