@@ -29,6 +29,7 @@ NOT_CALLS = {
     'quota_counter_register',
     'quota_get_defaults',
     'PROJECT',
+    'DATABASE_ERRORS',
     'Claim',
     'Contains',
     'Not',
