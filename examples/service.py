@@ -14,7 +14,6 @@ import fastapi
 import uvicorn
 from fastapi import responses
 from oslo_config import cfg
-from oslo_db import exception as db_exception
 
 from myservice import conf
 from myservice import db
@@ -36,12 +35,11 @@ STATUSES: list[tuple[type[Exception], int]] = [
     (exception.NotFound, 404),
     (exception.OverQuota, 413),
     (exception.Conflict, 409),
-    (exception.ServerError, 503),
-    (exception.PoolTimeout, 503),
-    (exception.MyServiceError, 500),
+    # Who repeats it could do it twice.
+    (exception.CommitUnknown, 500),
     # What remains of the database, after all retries.
-    (db_exception.DBDeadlock, 503),
-    (db_exception.DBConnectionError, 503),
+    *((kind, 503) for kind in db.api.DATABASE_ERRORS),
+    (exception.MyServiceError, 500),
 ]
 
 app = fastapi.FastAPI(title='myservice')

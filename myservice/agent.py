@@ -13,6 +13,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice import periodic
+from myservice import threads
 from myservice import work
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ class SignalEvent:
     def set(self) -> None:
         """Let one thread that waits go on, and none wait any more."""
         self._is_set = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let one thread that waits, or waits next, go on."""
         self._news.put(None)
 
     def is_set(self) -> bool:
@@ -49,7 +54,7 @@ class SignalEvent:
         return self._is_set
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is set.
+        """Wait until it is set, or somebody wakes who waits.
 
         :param timeout: how many seconds at most
         :returns: whether it is set
@@ -66,6 +71,7 @@ class Agent:
     :param conf: the configuration
     :param values: what it registers with: host, binary, topic, …
     :param replace: whether it takes the place of one that lives
+    :param reload: reads the configuration again
     :raises InvalidInput: when there is no such worker as [agent] worker
     """
 
@@ -74,34 +80,49 @@ class Agent:
         conf: cfg.ConfigOpts,
         values: dict[str, str],
         replace: bool = False,
+        reload: Callable[[], None] = lambda: None,
     ) -> None:
         self._replace = replace
-        self._interval = conf.service.report_interval
-        self._down_time = conf.service.down_time
+        self._reload = reload
+        self._is_to_reload = False
+        self._conf = conf.service
         self._values = values
         self._context = context.get_admin_context()
         self._stopped = SignalEvent()
         self._next_beat = 0.0
-        self._work = work.Work(conf)
+        self._guard = threads.Guard(self.stop)
+        self._work = work.Work(conf, guard=self._guard)
         self._periodic_tasks = periodic.PeriodicTasks(
             [
-                (_PURGE_INTERVAL, db.api.purge_operations),
-                (_PURGE_INTERVAL, db.api.reservation_purge),
+                (lambda: _PURGE_INTERVAL, db.api.purge_operations),
+                (lambda: _PURGE_INTERVAL, db.api.reservation_purge),
                 (
-                    conf.quota.reservation_clean_interval,
+                    lambda: conf.quota.reservation_clean_interval,
                     db.api.reservation_expire,
                 ),
-            ]
+            ],
+            self._guard,
         )
         # Beside the others: while one of them takes long, dead services
         # would keep what they have claimed.
         self._take_over = periodic.PeriodicTasks(
-            [(conf.agent.take_over_interval, _take_over)]
+            [(lambda: conf.agent.take_over_interval, _take_over)],
+            self._guard,
+            'take over',
         )
+
+    @property
+    def _interval(self) -> float:
+        return float(self._conf.report_interval)
 
     def stop(self) -> None:
         """Let run() return, as soon as the workers have given up."""
         self._stopped.set()
+
+    def reload(self) -> None:
+        """Let run() read the configuration again, soon."""
+        self._is_to_reload = True
+        self._stopped.wake()
 
     def run(self) -> None:
         """Register, then beat and work until stop(), or until it has to end.
@@ -113,18 +134,9 @@ class Agent:
         :raises ServiceAlive: when another process is registered, and lives
         :raises ServiceNotFound: when somebody destroyed the service
         :raises ServiceReplaced: when another process has registered since
+        :raises ThreadFailed: when one of its threads failed
         """
-        # Whoever reads them logs them.
-        db.api.quota_get_defaults(self._context)
-        if self._down_time < _SAFE_RATIO * self._interval:
-            LOG.warning(
-                '[service] down_time is %s and report_interval %s seconds: '
-                'one late heartbeat will make this service count as down. '
-                'Make down_time %s or more.',
-                self._down_time,
-                self._interval,
-                _SAFE_RATIO * self._interval,
-            )
+        self._look_at_configuration()
         service = self._register()
         if service is None:
             LOG.info('This process stops before it has registered.')
@@ -136,7 +148,33 @@ class Agent:
         )
         self._live(service)
         self._unregister(service)
+        self._guard.check()
         LOG.info('Service %s stops, as it was told.', service.id)
+
+    def _look_at_configuration(self) -> None:
+        # Whoever reads them logs them.
+        db.api.quota_get_defaults(self._context)
+        if self._conf.down_time < _SAFE_RATIO * self._interval:
+            LOG.warning(
+                '[service] down_time is %s and report_interval %s seconds: '
+                'one late heartbeat will make this service count as down. '
+                'Make down_time %s or more.',
+                self._conf.down_time,
+                self._interval,
+                _SAFE_RATIO * self._interval,
+            )
+
+    def _reload_if_told(self) -> None:
+        if not self._is_to_reload:
+            return
+        self._is_to_reload = False
+        self._reload()
+        self._look_at_configuration()
+        self._next_beat = min(
+            self._next_beat, time.monotonic() + self._interval
+        )
+        for tasks in (self._periodic_tasks, self._take_over):
+            tasks.wake()
 
     def _live(self, service: Any) -> None:
         """Beat and work until stop(), and until the workers have given up.
@@ -188,7 +226,7 @@ class Agent:
                 )
             except exception.ServiceAlive as alive:
                 beats = last_seen_at not in (None, alive.last_seen_at)
-                # A clock that was set back would be waited for without end.
+                # A clock that was set back would be waited for too long.
                 if beats or time.monotonic() > give_up:
                     raise
                 if last_seen_at is None:
@@ -204,7 +242,7 @@ class Agent:
                 self._context, service.id, service.registration
             )
         except (
-            *periodic.DATABASE_ERRORS,
+            *db.api.DATABASE_ERRORS,
             exception.ServiceNotFound,
             exception.ServiceReplaced,
         ) as error:
@@ -222,13 +260,16 @@ class Agent:
         """
         reached = True
         while not over(self._next_beat - time.monotonic()):
+            self._reload_if_told()
+            if time.monotonic() < self._next_beat:
+                continue
             due = max(self._next_beat, time.monotonic())
             self._next_beat = due + self._interval
             try:
                 db.api.service_heartbeat(
                     self._context, service.id, service.registration
                 )
-            except periodic.DATABASE_ERRORS as error:
+            except db.api.DATABASE_ERRORS as error:
                 reached = False
                 LOG.warning(
                     'Heartbeat failed, the next is due in %s seconds: %s',

@@ -10,6 +10,7 @@ from typing import cast
 from oslo_context import context
 
 from myservice import exception
+from myservice import plain
 
 ReadDeleted = Literal['no', 'yes', 'only']
 
@@ -236,8 +237,10 @@ def require_project(
         RequestContext
     """
     check_context(context)
-    asked = context.project_id if project_id is None else project_id
-    if not isinstance(asked, str) or not asked:
+    asked = plain.plain(
+        context.project_id if project_id is None else project_id
+    )
+    if type(asked) is not str or not asked:
         raise exception.InvalidInput(
             field='project_id',
             reason=f'{asked!r:.100} is no project; the context has none '

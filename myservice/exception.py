@@ -557,6 +557,14 @@ class MigrationFailed(ServerError):
     message = 'The migration was not done: {reason}'
 
 
+class ThreadFailed(MyServiceError):
+    """A thread of an agent failed, so the process ends."""
+
+    message = 'The thread "{thread}" failed, so the process ends: {reason}'
+    thread: str
+    reason: str
+
+
 class PoolTimeout(MyServiceError):
     """All connections of the pool were in use for too long."""
 

@@ -5,20 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from oslo_db import exception as db_exception
-
 from myservice import context
-from myservice import exception
+from myservice import db
+from myservice import threads
 
 LOG = logging.getLogger(__name__)
-
-# What a database that is away, or in trouble, makes of a call.
-DATABASE_ERRORS = (
-    db_exception.DBError,
-    exception.CommitUnknown,
-    exception.PoolTimeout,
-    exception.ServerError,
-)
 
 Task = Callable[[context.RequestContext], object]
 
@@ -28,39 +19,58 @@ class PeriodicTasks:
 
     A task whose database is away is left for its next time.
 
-    :param tasks: (seconds between two times, the task), which is called with
-        an administrator's context
+    :param tasks: (what returns the seconds between two times, the task),
+        which is called with an administrator's context
+    :param guard: starts the thread
+    :param name: the name of the thread
     """
 
-    def __init__(self, tasks: list[tuple[float, Task]]) -> None:
+    def __init__(
+        self,
+        tasks: list[tuple[Callable[[], float], Task]],
+        guard: threads.Guard | None = None,
+        name: str = 'periodic tasks',
+    ) -> None:
         self._tasks = tasks
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name='periodic tasks', daemon=True
-        )
+        self._guard = guard or threads.Guard()
+        self._name = name
+        self._is_stopped = False
+        self._woken = threading.Event()
 
     def start(self) -> None:
         """Begin; each task comes first after its own interval."""
-        self._thread.start()
+        self._guard.start(self._name, self._run)
 
     def stop(self) -> None:
         """Begin no other task; what runs now ends with the process."""
-        self._stopped.set()
+        self._is_stopped = True
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Look at the intervals anew."""
+        self._woken.set()
 
     def _run(self) -> None:
-        started = time.monotonic()
-        due = [started + interval for interval, _ in self._tasks]
-        while not self._stopped.wait(max(0, min(due) - time.monotonic())):
+        ended = [time.monotonic()] * len(self._tasks)
+        while not self._is_stopped:
+            due = [
+                before + interval()
+                for before, (interval, _) in zip(
+                    ended, self._tasks, strict=True
+                )
+            ]
+            if self._woken.wait(max(0, min(due) - time.monotonic())):
+                self._woken.clear()
+                continue
             number = due.index(min(due))
-            interval, task = self._tasks[number]
-            self._call(task)
-            due[number] = time.monotonic() + interval
+            self._call(self._tasks[number][1])
+            ended[number] = time.monotonic()
 
     def _call(self, task: Task) -> None:
         name = getattr(task, '__name__', repr(task))
         try:
             task(context.get_admin_context())
-        except DATABASE_ERRORS as error:
+        except db.api.DATABASE_ERRORS as error:
             LOG.warning('%s failed: %s', name, str(error).partition('\n')[0])
         except Exception:
             # A thread would end here without a word.

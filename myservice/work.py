@@ -14,7 +14,7 @@ from oslo_db import exception as db_exception
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice import periodic
+from myservice import threads
 from myservice import worker
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Work:
     :param conf: the configuration, of which [agent] counts here
     :param make: called with conf, returns the worker; by default it is the
         one that [agent] worker names
+    :param guard: starts the threads
     :raises InvalidInput: when there is no such worker
     """
 
@@ -48,9 +49,10 @@ class Work:
         self,
         conf: cfg.ConfigOpts,
         make: Callable[[cfg.ConfigOpts], worker.Worker] = worker.load,
+        guard: threads.Guard | None = None,
     ) -> None:
-        self._concurrency = conf.agent.concurrency
-        self._poll_interval = conf.agent.poll_interval
+        self._conf = conf.agent
+        self._guard = guard or threads.Guard()
         self._worker = make(conf)
         self._stopped = threading.Event()
         self._end_of_grace = float('inf')
@@ -71,16 +73,9 @@ class Work:
         """
         self._registration = registration
         self._threads = [
-            threading.Thread(
-                target=self._run,
-                args=(service_id,),
-                name=f'worker {number}',
-                daemon=True,
-            )
-            for number in range(self._concurrency)
+            self._guard.start(f'worker {number}', self._run, service_id)
+            for number in range(self._conf.concurrency)
         ]
-        for thread in self._threads:
-            thread.start()
 
     def stop(self) -> None:
         """Begin no other work, and tell the workers to give up."""
@@ -113,7 +108,7 @@ class Work:
             )
             try:
                 _give_back(context.get_admin_context(), claim)
-            except periodic.DATABASE_ERRORS as error:
+            except db.api.DATABASE_ERRORS as error:
                 LOG.warning(
                     'No claim can be given back now; others take them over '
                     'when this service is down: %s',
@@ -132,7 +127,7 @@ class Work:
                 LOG.warning('Service %s is gone: no more work.', service_id)
                 self.stop()
                 return
-            except periodic.DATABASE_ERRORS as error:
+            except db.api.DATABASE_ERRORS as error:
                 LOG.warning('Looking for work failed: %s', _first_line(error))
                 done = False
             except Exception:
@@ -144,7 +139,7 @@ class Work:
 
     def _pause(self) -> None:
         jitter = random.uniform(0.5, 1.5)  # noqa: S311
-        self._stopped.wait(self._poll_interval * jitter)
+        self._stopped.wait(self._conf.poll_interval * jitter)
 
     def _work_once(self, ctx: context.RequestContext, service_id: str) -> bool:
         """Claim one resource, if there is one, and work on it.
@@ -288,7 +283,7 @@ class Work:
         while True:
             try:
                 return write(*args, **kwargs)
-            except periodic.DATABASE_ERRORS as error:
+            except db.api.DATABASE_ERRORS as error:
                 if self._stopped.is_set():
                     raise
                 LOG.warning(

@@ -24,6 +24,7 @@ from myservice import conf
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.cmd import common
 
 RESOURCES = 200
 WORKERS = ('w1', 'w2', 'w3')
@@ -401,4 +402,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(common.run('demo', main))

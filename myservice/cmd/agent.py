@@ -1,5 +1,6 @@
 """myservice-agent: one service of the control plane, as a process."""
 
+import logging
 import signal
 import socket
 import sys
@@ -9,6 +10,7 @@ from oslo_log import log
 
 from myservice import agent
 from myservice.cmd import common
+from myservice.cmd import terminal
 
 PROGRAM = 'myservice-agent'
 
@@ -40,7 +42,7 @@ _REPLACE = cfg.BoolOpt(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run an agent until SIGTERM or SIGINT."""
+    """Run an agent until SIGTERM or SIGINT; SIGHUP reads the files again."""
 
     def register(conf: cfg.ConfigOpts) -> None:
         log.register_options(conf)
@@ -54,19 +56,34 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         conf = common.start(PROGRAM, argv, register)
         log.setup(conf, 'myservice')
-        # A beat is not tried for longer than until the next one is due.
-        conf.set_default(
-            'db_retry_deadline', conf.service.report_interval, 'database'
-        )
+        # Else each line that cannot be logged would be a traceback.
+        logging.raiseExceptions = False
+
+        def limit_retries() -> None:
+            # A beat is not tried for longer than until the next one is due.
+            conf.set_default(
+                'db_retry_deadline', conf.service.report_interval, 'database'
+            )
+
+        def reload() -> None:
+            common.reload(conf, PROGRAM, argv, register)
+            limit_retries()
+
+        limit_retries()
         values = {
             option.dest: conf[option.dest]
             for option in _VALUES
             if conf[option.dest] is not None
         }
-        process = agent.Agent(conf, values, conf.replace)
+        process = agent.Agent(conf, values, conf.replace, reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.stop())
-        process.run()
+        signal.signal(signal.SIGHUP, lambda *_: process.reload())
+        try:
+            process.run()
+        finally:
+            # Of the log, which nobody may read, nothing is an answer.
+            terminal.discard(sys.stdout)
 
     return common.run(PROGRAM, body)
 

@@ -1,11 +1,15 @@
 """What the programs share: their start, and how they report failure.
 
 Exit codes: 0 it was done; 1 it was refused, or the answer is no; 2 the
-command line, the configuration or the database is at fault.
+command line, the configuration or the database is at fault, or the answer
+cannot be written; 130 interrupted; 141 nobody reads the answer.
 """
 
+import logging
+import signal
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable
 
 from oslo_config import cfg
@@ -15,10 +19,18 @@ from pbr import version
 from myservice import conf as options
 from myservice import db
 from myservice import exception
+from myservice.cmd import terminal
+
+LOG = logging.getLogger(__name__)
 
 DONE, REFUSED, UNUSABLE = range(3)
 
-_DATABASE_ERRORS = (db_exception.DBError, exception.ServerError)
+# As shells say it of a program that a signal has ended.
+INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + signal.SIGPIPE
+
+_UNUSABLE = (exception.InvalidInput, *db.api.DATABASE_ERRORS)
+_CONFIGURATION_ERRORS = (cfg.Error, exception.InvalidInput, OSError)
 
 
 def start(
@@ -33,17 +45,69 @@ def start(
     :param register: registers what the program alone has of options
     :returns: the configuration, the program's own
     """
+    conf = _read(program, argv, register)
+    db.api.configure(conf)
+    return conf
+
+
+def reload(
+    conf: cfg.ConfigOpts,
+    program: str,
+    argv: list[str] | None,
+    register: Callable[[cfg.ConfigOpts], None],
+) -> None:
+    """Read the configuration files again; what is mutable has new values.
+
+    What cannot be used is logged, and all stays as it was.
+
+    :param conf: what start() has returned
+    :param program: as for start()
+    :param argv: as for start()
+    :param register: as for start()
+    """
+    try:
+        # A wrong value would be found when it has taken the place of another.
+        _read(program, argv, register)
+        conf.mutate_config_files()
+    except _CONFIGURATION_ERRORS as error:
+        reason = describe(error)
+    else:
+        LOG.info('The configuration was read again.')
+        return
+    # Here, as oslo.log appends the error to what is logged where it is caught.
+    LOG.error('The configuration stays as it was: %s', reason)
+
+
+def _read(
+    program: str,
+    argv: list[str] | None,
+    register: Callable[[cfg.ConfigOpts], None],
+) -> cfg.ConfigOpts:
     conf = cfg.ConfigOpts()
     options.register_opts(conf)
     register(conf)
-    conf(
-        sys.argv[1:] if argv is None else argv,
-        project='myservice',
-        prog=program,
-        version=version.VersionInfo('myservice').version_string(),
-    )
-    db.api.configure(conf)
+    try:
+        conf(
+            sys.argv[1:] if argv is None else argv,
+            project='myservice',
+            prog=program,
+            version=version.VersionInfo('myservice').version_string(),
+        )
+    except UnicodeDecodeError as error:
+        raise exception.InvalidInput(
+            field=_file_in(error), reason=f'it is no text: {error}'
+        ) from error
+    options.check(conf)
     return conf
+
+
+def _file_in(error: BaseException) -> str:
+    """Return the configuration file that was being read."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        reader = frame.f_locals.get('self')
+        if isinstance(reader, cfg.ConfigParser):
+            return str(reader.filename)
+    return 'the configuration'
 
 
 def run(program: str, body: Callable[[], int | None]) -> int:
@@ -53,31 +117,41 @@ def run(program: str, body: Callable[[], int | None]) -> int:
     :param body: the program; it returns its exit code, None for 0
     :returns: the exit code
     """
+    terminal.prepare()
     try:
-        return body() or DONE
-    except exception.InvalidInput as error:
-        return _fail(program, str(error), UNUSABLE)
-    except _DATABASE_ERRORS as error:
-        return _fail(program, describe(error), UNUSABLE)
-    except exception.MyServiceError as error:
-        return _fail(program, str(error), REFUSED)
-    except cfg.Error as error:
-        return _fail(program, str(error), UNUSABLE)
+        with terminal.flushed():
+            return body() or DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who reads has read enough.
+        terminal.discard(sys.stdout)
+        return UNREAD
     except OSError as error:
-        return _fail(program, str(error), UNUSABLE)
+        terminal.discard(sys.stdout)
+        return _fail(program, error, UNUSABLE)
+    except (*_UNUSABLE, cfg.Error) as error:
+        return _fail(program, error, UNUSABLE)
+    except exception.MyServiceError as error:
+        return _fail(program, error, REFUSED)
     finally:
         db.api.dispose()
 
 
 def describe(error: BaseException) -> str:
-    """Return in one line what is wrong with the database."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    """Return in one line what is wrong."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is None:
+        return f'the answer cannot be written: {text}'
+    if not isinstance(error, db.api.DATABASE_ERRORS):
+        return text
+    line = (text.splitlines() or [type(error).__name__])[0]
     hint = ''
     if isinstance(error, db_exception.DBNonExistentTable):
         hint = ': run myservice-manage db sync'
     elif _cannot_open_file(error):
         hint = '; if there is none yet, run myservice-manage db sync'
-    return f'the database cannot be used: {lines[0]}{hint}'
+    return f'the database cannot be used: {line}{hint}'
 
 
 def _cannot_open_file(error: BaseException) -> bool:
@@ -87,6 +161,6 @@ def _cannot_open_file(error: BaseException) -> bool:
     return bool(code & 0xFF == sqlite3.SQLITE_CANTOPEN)
 
 
-def _fail(program: str, message: str, code: int) -> int:
-    print(f'{program}: {message}', file=sys.stderr)
+def _fail(program: str, error: BaseException, code: int) -> int:
+    terminal.tell(f'{program}: {describe(error)}')
     return code

@@ -52,7 +52,10 @@ def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
         grid.add_column(heading, overflow='fold')
     for row in rows:
         grid.add_row(*map(_in_a_cell, row))
-    screen.print(grid)
+    with screen.capture() as drawn:
+        screen.print(grid)
+    # It would answer in its own way what the terminal does not take.
+    print(drawn.get(), end='')
 
 
 def printable(text: str) -> str:

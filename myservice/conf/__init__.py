@@ -6,6 +6,7 @@ program has to do: the database layer reads CONF at its first call.
 
 from oslo_config import cfg
 
+from myservice import exception
 from myservice.conf import agent
 from myservice.conf import database
 from myservice.conf import paths
@@ -26,6 +27,26 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """Return (group, options) pairs, for oslo-config-generator."""
     return [(module.GROUP, list(module.OPTS)) for module in _MODULES]
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Read every option of myservice, as what is wrong would be found later.
+
+    :param conf: the configuration
+    :raises InvalidInput: for the first option that is no value of its type,
+        or out of its range
+    """
+    for module in _MODULES:
+        in_group = conf if module.GROUP == 'DEFAULT' else conf[module.GROUP]
+        for option in module.OPTS:
+            try:
+                in_group[option.dest]
+            except ValueError as error:
+                raise exception.InvalidInput(
+                    field=f'[{module.GROUP}] {option.dest}',
+                    # What oslo.config says around it names no group.
+                    reason=str(error.__context__ or error),
+                ) from error
 
 
 register_opts(CONF)

@@ -2,6 +2,8 @@
 
 from oslo_config import cfg
 
+from myservice.conf import ranges
+
 GROUP = 'agent'
 
 OPTS = [
@@ -12,33 +14,35 @@ OPTS = [
         'entry point in the group myservice.workers. The built-in "wait" '
         'waits, and makes it available.',
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'worker_seconds',
+        type=ranges.Real(0, ranges.DAY),
         default=1,
-        min=0,
         help='Seconds that the built-in worker takes for a resource.',
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'poll_interval',
+        type=ranges.Real(0.01, ranges.HOUR),
         default=1,
-        min=0.01,
+        mutable=True,
         help='Seconds between two looks for work where there was none, on '
         'average: each wait is between half and one and a half times as '
         'long, so that agents do not look all at once.',
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         'concurrency',
+        type=ranges.Whole(0, 1000),
         default=1,
-        min=0,
         help='On how many resources an agent works at the same time, each in '
         'a thread of its own. With 0 it works on none: it beats, and frees '
         'the claims of dead services. Keep it below [database] max_pool_size '
         '+ max_overflow.',
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'take_over_interval',
+        type=ranges.Real(0.1, ranges.DAY),
         default=10,
-        min=0.1,
+        mutable=True,
         help='Seconds between two times that an agent frees what dead '
         'services have claimed, so that living ones can. A dead service is '
         'noticed after [service] down_time, and this much later at most.',

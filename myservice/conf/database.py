@@ -5,6 +5,8 @@ from typing import Any
 from oslo_config import cfg
 from oslo_db import options
 
+from myservice.conf import ranges
+
 GROUP = 'database'
 
 # Read by nothing here, so no sample config may offer them.
@@ -16,20 +18,20 @@ _WITHOUT_EFFECT = {
 }
 
 _OURS = [
-    cfg.FloatOpt(
+    cfg.Opt(
         'ping_after_idle',
+        type=ranges.Real(0, ranges.DAY),
         default=1,
-        min=0,
         help='A pooled connection that was idle for longer than this many '
         'seconds is pinged before it is used again. 0 pings each time. With '
         'a second, which is the least that wait_timeout of a MariaDB or MySQL '
         'server can be, none is used that the server has closed for that '
         'reason; it should be shorter than the timeout of any proxy, too.',
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         'read_timeout',
+        type=ranges.Whole(1, ranges.DAY),
         default=60,
-        min=1,
         help='Seconds to wait for the answer of a MariaDB or MySQL server '
         'before the connection counts as lost. Keep it above '
         'innodb_lock_wait_timeout, or a wait for a lock looks like a dead '
@@ -37,37 +39,71 @@ _OURS = [
         'long a host may be silent (tcp_user_timeout). A read_timeout, or '
         'tcp_user_timeout, in the connection URL wins.',
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         'connect_timeout',
+        type=ranges.Whole(1, ranges.HOUR),
         default=5,
-        min=1,
         help='Seconds to wait for a connection to a server. A '
         'connect_timeout in the connection URL wins.',
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'sqlite_busy_timeout',
+        type=ranges.Real(0, ranges.DAY),
         default=30,
-        min=0,
         help='Seconds that a writer waits for the lock of a SQLite file. A '
         'timeout in the connection URL wins.',
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'db_retry_deadline',
+        type=ranges.Real(0, ranges.DAY),
         default=60,
-        min=0,
+        mutable=True,
         help='Seconds after which a call that met transient errors gives up, '
         'whatever is left of db_max_retries: twenty waits of fifty seconds '
         'for a lock must not add up. 0 is no deadline.',
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         'operation_lifetime',
+        type=ranges.Whole(60, ranges.TEN_YEARS),
         default=86400,
-        min=60,
+        mutable=True,
         help='Seconds for which a transaction of run_in_transaction can be '
         'recognised after its COMMIT was lost. Older rows of the table '
         'operations are purged.',
     ),
 ]
+
+# oslo.db leaves most of its numbers without a range.
+_RANGES = {
+    'connection_recycle_time': (-1, ranges.TEN_YEARS),
+    'connection_debug': (0, 100),
+    'db_max_retries': (-1, 10**6),
+    'db_max_retry_interval': (0, ranges.HOUR),
+    'db_retry_interval': (0, ranges.HOUR),
+    'max_overflow': (-1, 10**5),
+    'max_pool_size': (0, 10**5),
+    'max_retries': (-1, 10**6),
+    # A sum of bits.
+    'mysql_wsrep_sync_wait': (0, 15),
+    'pool_timeout': (0, ranges.DAY),
+    'retry_interval': (0, ranges.DAY),
+}
+
+# What each call looks up anew.
+_MUTABLE = {
+    'db_inc_retry_interval',
+    'db_max_retries',
+    'db_max_retry_interval',
+    'db_retry_interval',
+    'use_db_reconnect',
+}
+
+for _option in options.database_opts:
+    if _option.dest in _RANGES:
+        _option.type = ranges.Whole(
+            *_RANGES[_option.dest], optional=_option.default is None
+        )
+    _option.mutable = _option.dest in _MUTABLE
 
 # Where we differ from oslo.db, and why:
 # - max_retries=0: oslo.db would try to connect 10 times, 10 seconds apart,

@@ -2,22 +2,29 @@
 
 from oslo_config import cfg
 
+from myservice.conf import ranges
+
 GROUP = 'service'
 
 OPTS = [
-    cfg.FloatOpt(
+    cfg.Opt(
         'report_interval',
+        type=ranges.Real(0.1, ranges.DAY),
         default=10,
-        min=0.1,
+        mutable=True,
         help='Seconds between two heartbeats of a service.',
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'down_time',
+        type=ranges.Real(0.1, 30 * ranges.DAY),
         default=60,
-        min=0.1,
+        mutable=True,
         help='Seconds without a heartbeat, by the clock of the database, '
         'after which a service counts as down. Keep it at 2.5 times '
-        'report_interval or more, or one late beat makes a service flap.',
+        'report_interval or more, or one late beat makes a service flap. '
+        'A heartbeat that is this many seconds ahead of the clock, or less, '
+        'counts as one of now; one that is farther ahead, as after the clock '
+        'was set back, does not count until the next one.',
     ),
 ]
 

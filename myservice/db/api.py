@@ -24,6 +24,7 @@ from myservice.db.engine import Engines
 from myservice.db.engine import configure
 from myservice.db.engine import dispose
 from myservice.db.engine import get_engine
+from myservice.db.errors import DATABASE_ERRORS
 from myservice.db.maintenance import purge_operations
 from myservice.db.quota import quota_create
 from myservice.db.quota import quota_destroy
@@ -156,4 +157,6 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'StartsWith',
     # maintenance
     'purge_operations',
+    # errors
+    'DATABASE_ERRORS',
 ]

@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.functions import FunctionElement
 
+from myservice import plain
 from myservice.db import in_list
 from myservice.db import validation
 from myservice.db.dialects import NAMES
@@ -88,6 +89,14 @@ def _instr(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(position_of, *NAMES['postgresql'])
 def _strpos(element: Any, compiler: Any, **kw: Any) -> str:
     return f'strpos({compiler.process(element.clauses, **kw)})'
+
+
+@plain.convert.register(Not)
+@plain.convert.register(Range)
+@plain.convert.register(StartsWith)
+@plain.convert.register(Contains)
+def _plain(wanted: Any) -> Any:
+    return type(wanted)(*map(plain.plain, vars(wanted).values()))
 
 
 def check(column: Any, wanted: Any, field: str) -> None:

@@ -46,8 +46,9 @@ class Engines:
     """The engines of one configuration; each starts at its first use.
 
     :param conf: the ConfigOpts whose [database] group configures them
-    :raises InvalidInput: when conf is something else, or names a database or
-        a driver that is not supported
+    :raises InvalidInput: when conf is something else, has an option that is
+        out of its range, or names a database or a driver that is not
+        supported
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -56,6 +57,7 @@ class Engines:
                 field='conf', reason=f'{conf!r:.100} is not a ConfigOpts'
             )
         options.register_opts(conf)
+        options.check(conf)
         _check_urls(conf)
         self.conf = conf
         self._facades: dict[Form, Any] = {}

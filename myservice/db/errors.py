@@ -41,6 +41,15 @@ TRANSIENT = (
     exception.StatementInterrupted,
 )
 
+#: what a database that is away, or in trouble, makes of a call, when all
+#: retries are over
+DATABASE_ERRORS = (
+    db_exception.DBError,
+    exception.CommitUnknown,
+    exception.PoolTimeout,
+    exception.ServerError,
+)
+
 for _kind in vars(db_exception).values():
     if isinstance(_kind, type) and issubclass(_kind, Exception):
         copyreg.pickle(_kind, pickling.reduce_error)

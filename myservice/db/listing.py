@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import operators
 
 from myservice import exception
+from myservice import plain
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
 from myservice.db import conditions
@@ -127,7 +128,7 @@ class Listing:
             ),
             {**checked.parameters, 'page_limit': limit},
             marker,
-            None if whole else context.project_id,
+            None if whole else plain.plain(context.project_id),
         )
 
     def check_filters(self, filters: Mapping[str, Any] | None) -> Conditions:
@@ -207,7 +208,9 @@ class Listing:
     ) -> dict[str, str]:
         for field, value in (('sort_keys', names), ('sort_dirs', directions)):
             if isinstance(value, str) or not isinstance(value, Sequence):
-                raise _invalid(field, f'{value!r:.100} is not a list')
+                raise _invalid(
+                    field, f'{validation.shown(value)} is not a list'
+                )
         if len(directions) > len(names):
             raise _invalid('sort_dirs', 'there are more of them than keys')
         for name in names:
@@ -406,8 +409,7 @@ def with_filter(
     :raises InvalidInput: when filters is no dict
     """
     filters = {} if filters is None else filters
-    if not isinstance(filters, Mapping):
-        raise _invalid('filters', f'{filters!r:.100} is not a dict')
+    validation.check_dict('filters', filters)
     return filters if value is None else {**filters, name: value}
 
 
@@ -417,19 +419,15 @@ def check_limit(limit: Any) -> None:
     :param limit: a number from 0 on; None is all
     :raises InvalidInput: when it is something else
     """
-    if limit is None:
-        return
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise _invalid('limit', f'{limit!r:.100} is not a number from 0 on')
-    if limit >= 2**63:
-        raise _invalid('limit', f'{limit} is out of range')
+    if limit is not None:
+        validation.check_whole('limit', limit, 0)
 
 
 def _none_of(
     field: str, value: Any, allowed: Iterable[str]
 ) -> exception.InvalidInput:
     names = ', '.join(sorted(allowed))
-    return _invalid(field, f'{value!r:.100} is none of {names}')
+    return _invalid(field, f'{validation.shown(value)} is none of {names}')
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

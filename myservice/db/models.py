@@ -161,6 +161,39 @@ class Service(SoftDelete):
         return exception.ServiceNotFound(service_id=self.id)
 
 
+_DOWN_TIME: Any = sa.bindparam(
+    'down_time',
+    type_=sa.Float(),
+    callable_=lambda: engine.get_conf().service.down_time,
+)
+# As so many seconds ago.
+_MOST_AHEAD: Any = sa.bindparam(
+    'most_ahead',
+    type_=sa.Float(),
+    callable_=lambda: -engine.get_conf().service.down_time,
+)
+
+
+def is_recent(
+    last_sign: sa.ColumnElement[Any], seconds: Any = _DOWN_TIME
+) -> sa.ColumnElement[bool]:
+    """Return whether a sign of life is recent, as SQL.
+
+    A clock that was set back, or another node of a cluster, makes a beat one
+    of the future. One that is ahead by [service] down_time at most counts as
+    now: clocks differ by a little. One that is farther ahead counts as never:
+    who lives puts it right by the next beat, and who is dead would be taken
+    for alive until the clock has caught up.
+
+    :param last_sign: when it was
+    :param seconds: how long ago it may be; by default [service] down_time
+    """
+    return sa.and_(
+        last_sign >= clock.seconds_ago(seconds),
+        last_sign <= clock.seconds_ago(_MOST_AHEAD),
+    )
+
+
 def is_up(service: Any) -> sa.ColumnElement[bool]:
     """Return whether a service is up, as SQL: by the database's clock.
 
@@ -168,17 +201,10 @@ def is_up(service: Any) -> sa.ColumnElement[bool]:
     """
     # A new service, which has not beaten yet, counts from its creation.
     last_sign = sa.func.coalesce(service.last_seen_at, service.created_at)
-    oldest = clock.seconds_ago(
-        sa.bindparam(
-            'down_time',
-            type_=sa.Float(),
-            callable_=lambda: engine.get_conf().service.down_time,
-        )
-    )
     return sa.and_(
         service.forced_down == sa.false(),
         service.unregistered_at.is_(None),
-        last_sign >= oldest,
+        is_recent(last_sign),
     )
 
 

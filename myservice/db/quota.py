@@ -137,6 +137,7 @@ def quota_get_all(
     """
     if project_id is not None or not context.is_admin:
         project_id = require_project(context, project_id, 'quota_get_all')
+        validation.check_name('project_id', project_id)
     filters = listing.with_filter(filters, 'project_id', project_id)
     page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
     session = get_session(context, read_only=True)

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
+from myservice import plain
 from myservice.conf import quota as options
 from myservice.context import RequestContext
 from myservice.context import check_context
@@ -77,6 +78,7 @@ def quota_counter_register(
         unlimited
     :raises InvalidInput: when an argument is something else
     """
+    resource, default_limit = plain.plain(resource), plain.plain(default_limit)
     validation.check_name('resource', resource)
     if resource in options.BUILT_IN:
         raise exception.InvalidInput(
@@ -205,7 +207,8 @@ def check_deltas(deltas: Any) -> None:
     if not isinstance(deltas, Mapping) or not deltas:
         raise exception.InvalidInput(
             field='deltas',
-            reason=f'{deltas!r:.100} is no dict of resource to number',
+            reason=f'{validation.shown(deltas)} is no dict of resource to '
+            f'number',
         )
     check_resources(deltas)
     for name, delta in deltas.items():

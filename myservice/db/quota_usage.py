@@ -100,6 +100,7 @@ def quota_usage_get_uncounted(
         project_id = require_project(
             context, project_id, 'quota_usage_get_uncounted'
         )
+        validation.check_name('project_id', project_id)
     session = get_session(context, read_only=True)
     with session.begin():
         statement = (

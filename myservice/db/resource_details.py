@@ -31,10 +31,7 @@ def check_new(values: Any) -> dict[str, Any]:
     :returns: a copy of them
     :raises InvalidInput: when a value cannot be stored
     """
-    if not isinstance(values, Mapping):
-        raise exception.InvalidInput(
-            field='values', reason=f'{values!r:.100} is not a dict'
-        )
+    validation.check_dict('values', values)
     checked = dict(values)
     columns = {
         name: value
@@ -58,14 +55,12 @@ def check_metadata(metadata: Any) -> None:
     :param metadata: key to value, all of them text
     :raises InvalidInput: when it is something else
     """
-    if not isinstance(metadata, Mapping):
-        raise exception.InvalidInput(
-            field='metadata', reason=f'{metadata!r:.100} is not a dict'
-        )
+    validation.check_dict('metadata', metadata)
     for key, value in metadata.items():
         validation.check_name('metadata key', key)
-        field = f'metadata[{key!r:.100}]'
-        validation.check_value(METADATA.c.value, value, field)
+        validation.check_value(
+            METADATA.c.value, value, f'metadata[{key!r:.100}]'
+        )
 
 
 def check_tags(tags: Any) -> None:

@@ -9,13 +9,13 @@ from typing import cast
 
 import sqlalchemy as sa
 
-from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_project
 from myservice.db import in_list
 from myservice.db import listing
 from myservice.db import resource_details
 from myservice.db import resource_rows
+from myservice.db import validation
 from myservice.db.models import ResourceRow
 
 _TABLE = resource_rows.TABLE
@@ -113,11 +113,8 @@ def _having_many(table: Any) -> Any:
 
 
 def _is_claimed_filter(wanted: Any) -> tuple[bool, Mapping[str, Any]]:
-    if not isinstance(wanted, bool):
-        raise exception.InvalidInput(
-            field='is_claimed', reason=f'{wanted!r:.100} is not a bool'
-        )
-    return wanted, {}
+    validation.check_bool('is_claimed', wanted)
+    return bool(wanted), {}
 
 
 def _is_claimed(wanted: Any) -> Any:

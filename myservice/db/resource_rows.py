@@ -9,6 +9,7 @@ from typing import cast
 import sqlalchemy as sa
 
 from myservice import exception
+from myservice import plain
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
 from myservice.context import require_admin
@@ -53,7 +54,7 @@ def check_claim(
         return
     if not isinstance(claim, Claim):
         raise exception.InvalidInput(
-            field='claim', reason=f'{claim!r:.100} is no Claim'
+            field='claim', reason=f'{validation.shown(claim)} is no Claim'
         )
     validation.check_name('claim.resource_id', claim.resource_id)
     validation.check_name('claim.service_id', claim.service_id)
@@ -99,7 +100,9 @@ def of_project(context: RequestContext) -> dict[str, Any]:
 
     :param context: the caller
     """
-    return {} if context.is_admin else {'of_project': context.project_id}
+    if context.is_admin:
+        return {}
+    return {'of_project': plain.plain(context.project_id)}
 
 
 #: the conditions of the row that a claim holds
@@ -207,14 +210,12 @@ def check_expected(expected: Any) -> None:
     """
     if expected is None:
         return
-    if not isinstance(expected, Mapping):
-        raise exception.InvalidInput(
-            field='expected', reason=f'{expected!r:.100} is not a dict'
-        )
+    validation.check_dict('expected', expected)
     for name, wanted in expected.items():
         if name not in TABLE.c:
             raise exception.InvalidInput(
-                field='expected', reason=f'there is no column {name!r:.100}'
+                field='expected',
+                reason=f'there is no column {validation.shown(name)}',
             )
         conditions.check(TABLE.c[name], wanted, name)
 
@@ -300,9 +301,6 @@ def check_force(context: RequestContext, force: Any) -> None:
     :raises AdminRequired: when he may not
     :raises InvalidInput: when it is neither True nor False
     """
-    if not isinstance(force, bool):
-        raise exception.InvalidInput(
-            field='force', reason=f'{force!r:.100} is not a bool'
-        )
+    validation.check_bool('force', force)
     if force:
         require_admin(context, 'resource_destroy by force')

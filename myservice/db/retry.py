@@ -35,6 +35,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
+from myservice import plain
 from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import engine
@@ -87,6 +88,7 @@ def retry_on_failure(
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = plain.arguments(args, kwargs)
         context = kwargs.get('context', args[0] if args else None)
         statistics.count_call(function.__name__)
 
@@ -129,6 +131,7 @@ def in_batches(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> int:
+        args, kwargs = plain.arguments(args, kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         total = 0

@@ -98,7 +98,9 @@ def service_register(
         left out stays as it is in a row that exists
     :param only_if_silent_for: replace nobody who was seen within so many
         seconds by the database's clock, and has not been unregistered; None
-        is no condition. Of many who race with a condition, one registers
+        is no condition. Of many who race with a condition, one registers. To
+        have been seen later than [service] down_time from now, as after a
+        clock was set back, is not to have been seen
     :returns: the row, with the registration that is now the latest
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when a value cannot be stored
@@ -171,7 +173,9 @@ def service_get(context: RequestContext, service_id: str) -> Service:
 
     :param context: an administrator's context
     :param service_id: the id of the row
-    :returns: the row, with is_up by the database's clock
+    :returns: the row, with is_up by the database's clock: whether it was
+        last seen within [service] down_time. A beat from the future counts as
+        now; one that is ahead by more than down_time does not count
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when the id is no text
     :raises ServiceNotFound: when no living service has this id
@@ -386,12 +390,13 @@ def service_destroy(
     :param service_id: the id of the row
     :param force: also while it holds claims, which are freed
     :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when the id is no text
+    :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when no living service has this id
     :raises ServiceInUse: when it holds claims, and is not forced
     """
     require_admin(context, 'service_destroy')
     validation.check_text('service_id', service_id)
+    validation.check_bool('force', force)
     session = get_session(context, light=True)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.db import clock
 from myservice.db import in_list
+from myservice.db import models
 from myservice.db import query
 from myservice.db.dialects import Backend
 from myservice.db.dialects import backend_of
@@ -262,5 +263,5 @@ def _may_register() -> Any:
         TABLE.c.operation == _OPERATION,
         TABLE.c.unregistered_at.is_not(None),
         TABLE.c.last_seen_at.is_(None),
-        TABLE.c.last_seen_at < clock.seconds_ago(silent_for),
+        sa.not_(models.is_recent(TABLE.c.last_seen_at, silent_for)),
     )

@@ -2,7 +2,9 @@
 
 The rules follow from the columns: type, length, range, NULL. The servers
 would each answer in their own way: SQLite takes text that is too long,
-MariaDB without strict mode cuts it, PostgreSQL refuses NUL.
+MariaDB without strict mode cuts it, PostgreSQL refuses NUL. A type is the very
+one, as plain.py has left it: True is no whole number, and what PyMySQL does
+not know by its type it would send as its name.
 """
 
 import datetime
@@ -16,7 +18,8 @@ from myservice import exception
 
 _LONGEST_NAME = 255
 _HUNDRED_YEARS = 100 * 365 * 86400
-_INTEGER_LIMITS = {sa.BigInteger: 2**63, sa.Integer: 2**31}
+_LARGEST = {sa.BigInteger: 2**63 - 1, sa.Integer: 2**31 - 1}
+_LARGEST_NUMBER = _LARGEST[sa.BigInteger]
 
 
 def check_values(
@@ -33,8 +36,7 @@ def check_values(
     :param required: the names of those that must be there
     :raises InvalidInput: with the first field that is wrong
     """
-    if not isinstance(values, Mapping):
-        raise _invalid('values', f'{values!r:.100} is not a dict')
+    check_dict('values', values)
     for field in required:
         if field not in values:
             raise _invalid(field, 'it is required')
@@ -47,6 +49,17 @@ def check_values(
                 f'it cannot be set here, only {", ".join(sorted(settable))}',
             )
         check_value(table.c[field], value)
+
+
+def check_dict(field: str, value: Any) -> None:
+    """Refuse what is no dict.
+
+    :param field: what to call it in the error
+    :param value: the dict
+    :raises InvalidInput: when it is something else
+    """
+    if not isinstance(value, Mapping):
+        raise _invalid(field, f'{shown(value)} is not a dict')
 
 
 def check_value(column: Any, value: Any, field: str | None = None) -> None:
@@ -63,20 +76,15 @@ def check_value(column: Any, value: Any, field: str | None = None) -> None:
             raise _invalid(field, 'it cannot be None')
         return
     python_type = column.type.python_type
-    right = isinstance(value, python_type)
-    if python_type is int and isinstance(value, bool):
-        right = False
-    if not right:
-        raise _invalid(
-            field, f'{value!r:.100} is not of type {python_type.__name__}'
-        )
-    if isinstance(value, str):
+    if type(value) is not python_type:
+        raise _wrong_type(field, value, python_type)
+    if python_type is str:
         check_text(field, value, getattr(column.type, 'length', None))
-    elif isinstance(value, int) and not isinstance(value, bool):
-        limit = _INTEGER_LIMITS[type(column.type)]
-        if not -limit <= value < limit:
-            raise _invalid(field, f'{value} is out of range')
-    elif isinstance(value, datetime.datetime) and value.tzinfo is not None:
+    elif python_type is int:
+        largest = _LARGEST[type(column.type)]
+        if not -largest - 1 <= value <= largest:
+            raise _invalid(field, f'{shown(value)} is out of range')
+    elif python_type is datetime.datetime and value.tzinfo is not None:
         raise _invalid(field, 'it has a time zone; times are naive UTC')
 
 
@@ -88,8 +96,8 @@ def check_text(field: str, value: Any, length: int | None = None) -> None:
     :param length: how many characters it may have; None is any number
     :raises InvalidInput: when it is no text, too long, or cannot be encoded
     """
-    if not isinstance(value, str):
-        raise _invalid(field, f'{value!r:.100} is not of type str')
+    if type(value) is not str:
+        raise _wrong_type(field, value, str)
     if length is not None and len(value) > length:
         raise _invalid(
             field,
@@ -115,6 +123,34 @@ def check_name(field: str, value: Any) -> None:
         raise _invalid(field, 'it is empty')
 
 
+def check_whole(
+    field: str, value: Any, least: int, most: int = _LARGEST_NUMBER
+) -> None:
+    """Refuse what is no whole number of a range.
+
+    :param field: what to call it in the error
+    :param value: the number
+    :param least: the lowest
+    :param most: the highest; by default the highest of all
+    :raises InvalidInput: when it is something else
+    """
+    if type(value) is not int or value < least:
+        raise _invalid(field, f'{shown(value)} is no number from {least} on')
+    if value > most:
+        raise _invalid(field, f'it is above {most}')
+
+
+def check_bool(field: str, value: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    :param field: what to call it in the error
+    :param value: True or False
+    :raises InvalidInput: when it is something else
+    """
+    if type(value) is not bool:
+        raise _wrong_type(field, value, bool)
+
+
 def check_batch_size(value: Any, field: str = 'batch_size') -> None:
     """Refuse what is no number of rows to work on at once.
 
@@ -122,8 +158,7 @@ def check_batch_size(value: Any, field: str = 'batch_size') -> None:
     :param field: what to call it in the error
     :raises InvalidInput: when it is something else
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _invalid(field, f'{value!r:.100} is not a number from 1 on')
+    check_whole(field, value, 1)
 
 
 def check_registration(value: Any, field: str = 'registration') -> None:
@@ -133,11 +168,8 @@ def check_registration(value: Any, field: str = 'registration') -> None:
     :param field: what to call it in the error
     :raises InvalidInput: when it is something else
     """
-    if value is None:
-        return
-    right = isinstance(value, int) and not isinstance(value, bool)
-    if not right or not 0 <= value < _INTEGER_LIMITS[sa.Integer]:
-        raise _invalid(field, f'{value!r:.100} is not a number from 0 on')
+    if value is not None:
+        check_whole(field, value, 0, _LARGEST[sa.Integer])
 
 
 def check_beats(field: str, values: Any) -> dict[str, int | None]:
@@ -150,7 +182,7 @@ def check_beats(field: str, values: Any) -> dict[str, int | None]:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(values, list | tuple | set | frozenset):
-        raise _invalid(field, f'{values!r:.100} is not a list')
+        raise _invalid(field, f'{shown(values)} is not a list')
     beats: dict[str, int | None] = {}
     for value in values:
         pair = isinstance(value, tuple) and len(value) == 2
@@ -171,11 +203,11 @@ def check_seconds(field: str, value: Any) -> None:
     """
     if value is None:
         return
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _invalid(field, f'{value!r:.100} is not a number')
+    if type(value) not in (int, float):
+        raise _invalid(field, f'{shown(value)} is not a number')
     # A number that is none is not between them either.
     if not 0 <= value < _HUNDRED_YEARS:
-        raise _invalid(field, f'{value} is not between 0 and a hundred years')
+        raise _invalid(field, 'it is not between 0 and a hundred years')
 
 
 def check_expiry(field: str, value: Any) -> None:
@@ -186,17 +218,22 @@ def check_expiry(field: str, value: Any) -> None:
     :raises InvalidInput: when it is something else, or farther away than
         a hundred years
     """
-    if isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    if value is None or isinstance(value, datetime.datetime):
+    if value is None:
         return
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if type(value) is datetime.datetime:
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=datetime.UTC)
+        # By this machine's clock, which will do for a hundred years.
+        value -= datetime.datetime.now(datetime.UTC)
+    if type(value) is datetime.timedelta:
+        value = value.total_seconds()
+    if type(value) not in (int, float):
         raise _invalid(
-            field, f'{value!r:.100} is no number, timedelta or datetime'
+            field, f'{shown(value)} is no number, timedelta or datetime'
         )
     # A number that is none is not below it either.
     if not abs(value) < _HUNDRED_YEARS:
-        raise _invalid(field, f'{value} seconds are too far away')
+        raise _invalid(field, 'it is more than a hundred years away')
 
 
 def check_texts(field: str, values: Any) -> None:
@@ -207,7 +244,7 @@ def check_texts(field: str, values: Any) -> None:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(values, list | tuple | set | frozenset):
-        raise _invalid(field, f'{values!r:.100} is not a list')
+        raise _invalid(field, f'{shown(values)} is not a list')
     for value in values:
         check_text(field, value)
 
@@ -220,9 +257,27 @@ def check_one_or_more(field: str, values: Any) -> list[str]:
     :returns: a list
     :raises InvalidInput: when it is something else
     """
-    texts = [values] if isinstance(values, str) else values
+    texts = [values] if type(values) is str else values
     check_texts(field, texts)
     return list(texts)
+
+
+def _wrong_type(
+    field: str, value: Any, wanted: type
+) -> exception.InvalidInput:
+    return _invalid(field, f'{shown(value)} is not of type {wanted.__name__}')
+
+
+def shown(value: Any) -> str:
+    """Return how a message shows a value, which may be anything.
+
+    :param value: the value
+    """
+    try:
+        return f'{value!r:.100}'
+    except Exception:
+        # As of a number of more digits than Python writes.
+        return f'this {type(value).__name__}'
 
 
 def _invalid(field: str, reason: str) -> exception.InvalidInput:

@@ -29,6 +29,7 @@ NOT_CALLS = {
     'quota_counter_register',
     'quota_get_defaults',
     'PROJECT',
+    'DATABASE_ERRORS',
     'Claim',
     'Contains',
     'Not',
@@ -102,7 +103,7 @@ def example(name: str, world: World) -> Callable[[], Any]:
     """
     function = getattr(db.api, name)
     arguments = [
-        _ARGUMENTS[parameter.name](name, world)
+        ARGUMENTS[parameter.name](name, world)
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind
@@ -128,7 +129,7 @@ def _two_writes(name: str, world: World) -> Callable[..., None]:
     return create_and_update
 
 
-_ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
+ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'context': lambda name, world: context.RequestContext(
         project_id=world.project_id, is_admin=True, overwrite=False
     ),

@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import os
 import pathlib
 import signal
 import subprocess
@@ -66,13 +67,17 @@ class AgentTestCase(base.TestCase):
 
 class TestAgent(AgentTestCase):
     def start(
-        self, interval: float = 0.1, replace: bool = False, **service: float
+        self,
+        interval: float = 0.1,
+        replace: bool = False,
+        reload: Callable[[], None] = lambda: None,
+        **service: float,
     ) -> agent.Agent:
         """Run an agent in a thread; ``self.errors`` gets what it raises."""
         for name, value in (service | {'report_interval': interval}).items():
             self.database.conf.set_override(name, value, group='service')
         values = IDENTITY | {'topic': 'work'}
-        process = agent.Agent(self.database.conf, values, replace)
+        process = agent.Agent(self.database.conf, values, replace, reload)
         self.errors: list[Exception] = []
         errors = self.errors
 
@@ -93,10 +98,10 @@ class TestAgent(AgentTestCase):
         self.thread.join(5)
         self.assertFalse(self.thread.is_alive())
 
-    def logged(self, level: int = logging.INFO) -> Any:
-        return self.useFixture(
-            plain_fixtures.FakeLogger('myservice.agent', level=level)
-        )
+    def logged(
+        self, level: int = logging.INFO, name: str = 'myservice.agent'
+    ) -> Any:
+        return self.useFixture(plain_fixtures.FakeLogger(name, level=level))
 
     def test_it_registers_what_it_was_given(self) -> None:
         self.start()
@@ -245,20 +250,29 @@ class TestAgent(AgentTestCase):
         self.assertEqual([], self.errors)
         self.assertEqual(service, self.get())
 
-    def test_a_clock_that_was_set_back_is_not_waited_for_for_ever(
-        self,
-    ) -> None:
+    def start_after_one_that_is_ahead(
+        self, ahead: datetime.timedelta
+    ) -> list[Exception]:
+        """Start where another one was seen in the future."""
         seen = db.api.service_register(self.context, IDENTITY).last_seen_at
         assert seen is not None
         table = models.Service.__table__
         with self.database.engine().begin() as connection:
             connection.execute(
-                sa.update(table).values(last_seen_at=seen + HOUR)
+                sa.update(table).values(last_seen_at=seen + ahead)
             )
         self.start()
-        self.thread.join(60)
-        (error,) = self.errors
+        self.wait_for(lambda: self.errors or self.get().registration == 2)
+        return self.errors
+
+    def test_a_clock_that_was_set_back_is_not_waited_for_for_ever(
+        self,
+    ) -> None:
+        (error,) = self.start_after_one_that_is_ahead(HOUR / 70)
         self.assertIsInstance(error, exception.ServiceAlive)
+
+    def test_one_that_was_seen_in_the_far_future_does_not_live(self) -> None:
+        self.assertEqual([], self.start_after_one_that_is_ahead(HOUR))
 
     def test_it_warns_of_a_down_time_that_one_late_beat_exceeds(self) -> None:
         log = self.logged(logging.WARNING)
@@ -358,6 +372,72 @@ class TestAgent(AgentTestCase):
         (error,) = self.errors
         self.assertIsInstance(error, db_exception.DBConnectionError)
 
+    def test_a_thread_that_fails_ends_it(self) -> None:
+        """Whatever fails in it: what it waits for, or what it runs."""
+        for target in (
+            'myservice.periodic.PeriodicTasks._run',
+            'myservice.periodic.PeriodicTasks._call',
+            'myservice.work.Work._run',
+            'myservice.work.Work._pause',
+            'myservice.work.Work._work_once',
+        ):
+            for error in (SystemExit(3), OverflowError('too large')):
+                if target.endswith('_work_once') and error.args != (3,):
+                    # Which it outlives.
+                    continue
+                with plain_fixtures.MonkeyPatch(target, failing(error)):
+                    log = self.logged(logging.CRITICAL, 'myservice.threads')
+                    self.set_intervals()
+                    self.start()
+                    self.thread.join(60)
+                    self.assertFalse(self.thread.is_alive(), target)
+                (failed,) = self.errors
+                self.assertIsInstance(failed, exception.ThreadFailed)
+                self.assertIn(type(error).__name__, str(failed))
+                self.assertIn('Traceback', log.output)
+                self.assertIsNotNone(self.get().unregistered_at)
+
+    def set_intervals(self) -> None:
+        for name, group in (
+            ('take_over_interval', 'agent'),
+            ('poll_interval', 'agent'),
+        ):
+            self.database.conf.set_override(name, 0.1, group=group)
+
+    def test_told_to_reload_it_looks_at_its_intervals_anew(self) -> None:
+        changed = threading.Event()
+
+        def reload() -> None:
+            self.database.conf.set_override('report_interval', 0.1, 'service')
+            self.database.conf.set_override(
+                'take_over_interval', 0.1, group='agent'
+            )
+            changed.set()
+
+        taken_over = threading.Semaphore(0)
+        self.useFixture(
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.api.claims_take_over',
+                lambda ctx: taken_over.release(),
+            )
+        )
+        self.database.conf.set_override('take_over_interval', 3600, 'agent')
+        process = self.start(24, reload=reload)
+        self.wait_for(self.seen)
+        self.assertFalse(changed.is_set())
+        process.reload()
+        self.assertTrue(changed.wait(60))
+        for _ in range(3):
+            self.wait_for_a_beat()
+            self.assertTrue(taken_over.acquire(timeout=60))
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
 
 class TestSignalEvent(base.TestCase):
     def test_a_signal_at_any_point_of_a_wait_ends_it(self) -> None:
@@ -376,9 +456,12 @@ class TestSignalEvent(base.TestCase):
 
 class TestProgram(AgentTestCase):
     def launch(
-        self, *arguments: str, connection: str | None = None
+        self,
+        *arguments: str,
+        connection: str | None = None,
+        stdout: int | None = subprocess.PIPE,
     ) -> 'subprocess.Popen[str]':
-        """Start the agent as a process of its own."""
+        """Start the agent as a process of its own; None is no stdout."""
         path = pathlib.Path(self.directory, 'myservice.conf')
         path.write_text(
             f'[database]\nconnection = {connection or self.url}\n'
@@ -386,11 +469,12 @@ class TestProgram(AgentTestCase):
         )
         process = subprocess.Popen(
             [
+                *('sh', '-c', f'exec "$@" {"" if stdout else ">&-"}', 'sh'),
                 *(sys.executable, '-m', 'myservice.cmd.agent'),
                 *('--config-file', str(path), '--host', IDENTITY['host']),
                 *('--binary', IDENTITY['binary'], *arguments),
             ],
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -410,6 +494,91 @@ class TestProgram(AgentTestCase):
             self.assertEqual('west', service.availability_zone)
             process.send_signal(number)
             self.assertEqual(0, process.wait(5))
+
+    def hang_up(
+        self, process: 'subprocess.Popen[str]', configuration: str
+    ) -> str:
+        """Change its file and send SIGHUP; return the line that it logs."""
+        assert process.stdout is not None
+        pathlib.Path(self.directory, 'myservice.conf').write_text(
+            configuration
+        )
+        process.send_signal(signal.SIGHUP)
+        for line in process.stdout:
+            self.lines.append(line)
+            if 'The configuration' in line:
+                return line
+        self.fail('it ended')
+
+    def test_sighup_reads_the_configuration_again(self) -> None:
+        self.lines: list[str] = []
+        process = self.launch('--config-file', self.more(''))
+        self.wait_for_a_beat()
+        text = (
+            f'[database]\nconnection = {self.url}\n[service]\n'
+            'report_interval = {}\n[DEFAULT]\ndebug = True\n'
+            '[agent]\nconcurrency = 2\n'
+        )
+        for broken in (
+            'nonsense\n',
+            text.format('many'),
+            text.format('1e10'),
+            text.format('nan'),
+            f'{text.format(1)}[quota]\ndefault_limits = {"x" * 300}:1\n',
+            '# \N{LATIN SMALL LETTER A WITH DIAERESIS}\n',
+        ):
+            if broken.startswith('# '):
+                path = pathlib.Path(self.directory, 'more.conf')
+                path.write_bytes(broken.encode('latin-1'))
+                broken = text.format(1)
+            self.assertIn(
+                'The configuration stays as it was: ',
+                self.hang_up(process, broken),
+            )
+            self.wait_for_a_beat()
+        self.more('')
+        self.assertIn(
+            'The configuration was read again.',
+            self.hang_up(process, text.format(3600)),
+        )
+        self.wait_for(self.is_silent)
+        self.hang_up(process, text.format(0.1))
+        self.wait_for_a_beat()
+        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        self.assertEqual((0, ''), (process.returncode, err))
+        for told in (
+            'Option DEFAULT.debug changed from [None] to [True]',
+            'Option service.report_interval changed from [0.1] to [3600]',
+            'Ignoring change to immutable option agent.concurrency',
+        ):
+            self.assertIn(told, ''.join(self.lines))
+
+    def test_it_lives_on_when_nobody_reads_its_log(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        for stdout in (writer, None):
+            process = self.launch(stdout=stdout)
+            self.wait_for_a_beat()
+            process.send_signal(signal.SIGHUP)
+            self.wait_for_a_beat()
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+            self.assertEqual((0, ''), (process.returncode, err))
+        os.close(writer)
+
+    def is_silent(self) -> bool:
+        """Return whether no beat comes for a second."""
+        before = self.seen()
+        time.sleep(1)
+        return before == self.seen()
+
+    def more(self, text: str) -> str:
+        """Write another configuration file, and return its path."""
+        path = pathlib.Path(self.directory, 'more.conf')
+        path.write_text(text)
+        return str(path)
 
     def test_it_exits_1_when_its_service_is_destroyed(self) -> None:
         process = self.launch()

@@ -4,11 +4,17 @@ import configparser
 import importlib
 import pathlib
 import re
+from typing import Any
 
+import fixtures
 from oslo_config import cfg
+from oslo_config import types
 
 import myservice
 from myservice import conf as options
+from myservice import db
+from myservice import exception
+from myservice.conf import ranges
 from myservice.tests import base
 
 EXAMPLE = (
@@ -116,6 +122,53 @@ class TestOptions(base.TestCase):
     def test_each_has_help(self) -> None:
         for name, option in every_option().items():
             self.assertTrue(option.help, name)
+
+    def test_each_number_has_a_range(self) -> None:
+        for name, option in every_option().items():
+            kind: Any = getattr(option.type, 'value_type', option.type)
+            if not isinstance(kind, types.Number):
+                self.assertNotIn(type(option.default), (float, int), name)
+                continue
+            self.assertIsInstance(kind, ranges.Whole | ranges.Real, name)
+            self.assertTrue(-1 <= (kind.min or 0) < (kind.max or 0), name)
+
+    def test_a_number_out_of_its_range_is_refused_at_the_start(self) -> None:
+        for name, option in every_option().items():
+            if not isinstance(option.type, types.Number):
+                continue
+            kind: Any = option.type
+            for wrong in (
+                kind.min - 0.5,
+                kind.min - 1,
+                kind.max + 1,
+                1e10 * kind.max,
+                'nan',
+                'inf',
+                '-inf',
+                'many',
+                '1' * 5000,
+            ):
+                error = self.assertRaises(
+                    exception.InvalidInput, self.start, name, wrong
+                )
+                self.assertIn(name.partition('.')[2], error.field)
+                self.assertIn(f'{wrong!s:.80}', error.reason)
+                self.assertIn(f' {kind.min} and {kind.max}', error.reason)
+            for right in (kind.min, kind.max):
+                self.start(name, right)
+            if option.default is not None:
+                self.assertRaises(exception.InvalidInput, self.start, name, '')
+
+    def start(self, name: str, value: Any) -> None:
+        """Read a configuration file, as programs and services do."""
+        group, _, option = name.partition('.')
+        path = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path, 'myservice.conf'
+        )
+        path.write_text(f'[{group}]\n{option} = {value}\n')
+        conf = cfg.ConfigOpts()
+        conf([], default_config_files=[str(path)])
+        db.api.Engines(conf)
 
     def test_registering_twice_does_no_harm(self) -> None:
         conf = cfg.ConfigOpts()

@@ -28,7 +28,8 @@ from myservice.tests.unit import test_migration
 
 CODES = (
     'Exit codes: 0 done; 1 refused, or the answer is no; 2 the command line, '
-    'the configuration or the database is at fault.'
+    'the configuration or the database is at fault, or the answer cannot be '
+    'written; 130 interrupted; 141 nobody reads the answer.'
 )
 
 

@@ -14,7 +14,12 @@ from myservice.tests import base
 
 class TestPeriodicTasks(base.TestCase):
     def start(self, *tasks: tuple[float, periodic.Task]) -> None:
-        self.tasks = periodic.PeriodicTasks(list(tasks))
+        self.tasks = periodic.PeriodicTasks(
+            [
+                (lambda seconds=seconds: seconds, task)
+                for seconds, task in tasks
+            ]
+        )
         self.tasks.start()
         self.addCleanup(self.tasks.stop)
 
@@ -72,5 +77,8 @@ class TestTasksOfTheAgent(base.DatabaseTestCase):
                 (3600, db.api.reservation_purge),
                 (600, db.api.reservation_expire),
             ],
-            process._periodic_tasks._tasks,
+            [
+                (interval(), task)
+                for interval, task in process._periodic_tasks._tasks
+            ],
         )

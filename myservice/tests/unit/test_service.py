@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from typing import Any
 
 import sqlalchemy as sa
 import testtools
@@ -9,6 +10,7 @@ import testtools
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.db import clock
 from myservice.db import models
 from myservice.tests import base
 from myservice.tests import factories
@@ -221,6 +223,66 @@ class TestHeartbeat(ServiceTestCase):
         self.assertTrue(self.get(made.id).is_up)
         time.sleep(1)
         self.assertFalse(self.get(made.id).is_up)
+
+    def test_a_beat_from_the_near_future_counts_as_now(self) -> None:
+        made = factories.create_service()
+        self.sign(made.id, 50)
+        self.assertTrue(self.get(made.id).is_up)
+        self.assertEqual([made.id], self.ids(is_up=True))
+
+    def test_one_from_the_far_future_does_not_count(self) -> None:
+        made = factories.create_service()
+        resource = db.api.resource_create(self.context, {'project_id': 'p'})
+        db.api.resource_claim(self.context, resource.id, made.id)
+        for ahead in (70, 3600, 10**9):
+            self.sign(made.id, ahead)
+            self.assertFalse(self.get(made.id).is_up)
+            self.assertEqual([made.id], self.ids(is_up=False))
+            self.assertEqual([], self.ids(is_up=True))
+        self.assertEqual(1, db.api.claims_take_over(self.context))
+
+    def test_nor_does_a_creation_in_the_far_future(self) -> None:
+        made = factories.create_service()
+        self.sign(made.id, 70, 'created_at')
+        self.assertFalse(self.get(made.id).is_up)
+
+    def test_the_next_beat_brings_it_up_again(self) -> None:
+        made = factories.create_service()
+        self.sign(made.id, 3600)
+        db.api.service_heartbeat(self.context, made.id)
+        self.assertTrue(self.get(made.id).is_up)
+
+    def test_whoever_registers_goes_by_the_same_clock(self) -> None:
+        made = factories.create_service()
+        key = {'host': made.host, 'binary': made.binary}
+        self.sign(made.id, 50)
+        self.assertRaises(
+            exception.ServiceAlive,
+            db.api.service_register,
+            self.context,
+            key,
+            only_if_silent_for=5,
+        )
+        self.sign(made.id, 70)
+        row = db.api.service_register(self.context, key, only_if_silent_for=5)
+        self.assertEqual((made.id, True), (row.id, row.is_up))
+
+    def sign(
+        self, service_id: str, ahead: int, column: str = 'last_seen_at'
+    ) -> None:
+        """Set a sign of life to a time in the future."""
+        table = models.Service.__table__
+        with self.database.engine().begin() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(table.c.id == service_id)
+                .values({column: clock.seconds_ago(-ahead)})
+            )
+
+    def ids(self, **filters: Any) -> list[str]:
+        return [
+            row.id for row in db.api.service_get_all(self.context, filters)
+        ]
 
     def test_a_new_service_counts_from_its_creation(self) -> None:
         made = factories.create_service()
