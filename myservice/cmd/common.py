@@ -7,6 +7,7 @@ command line, the configuration or the database is at fault.
 import sqlite3
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 from oslo_db import exception as db_exception
@@ -61,6 +62,8 @@ def run(program: str, body: Callable[[], int | None]) -> int:
         return _fail(program, describe(error), UNUSABLE)
     except exception.MyServiceError as error:
         return _fail(program, str(error), REFUSED)
+    except cfg.ConfigFileParseError as error:
+        return _fail(program, _place(error), UNUSABLE)
     except cfg.Error as error:
         return _fail(program, str(error), UNUSABLE)
     except OSError as error:
@@ -78,6 +81,14 @@ def describe(error: BaseException) -> str:
     elif _cannot_open_file(error):
         hint = '; if there is none yet, run myservice-manage db sync'
     return f'the database cannot be used: {lines[0]}{hint}'
+
+
+def _place(error: cfg.ConfigFileParseError) -> str:
+    # The line itself may have a password in it.
+    cause: Any = error.__context__
+    line = getattr(cause, 'lineno', '?')
+    what = getattr(cause, 'msg', 'it cannot be read')
+    return f'{error.config_file}, line {line}: {what}'
 
 
 def _cannot_open_file(error: BaseException) -> bool:

@@ -86,10 +86,10 @@ def parse_url(text: str, field: str) -> sa.URL:
     """
     url = _made(text)
     if url is None:
-        raise exception.InvalidInput(
-            field=field,
-            reason=f'it is no URL of a database; these are: {_SHAPE}',
-        )
+        reason = f'it is no URL of a database; these are: {_SHAPE}'
+        if text.count('@') > 1:
+            reason = _UNREADABLE
+        raise exception.InvalidInput(field=field, reason=reason)
     name = url.drivername.lower()
     if name not in _DRIVERS:
         raise exception.InvalidInput(field=field, reason=_why_not(name))
@@ -104,7 +104,7 @@ def _made(text: str) -> sa.URL | None:
     # What is raised here would quote a part of the password; nobody shall
     # find it in the context of another error.
     try:
-        return sa.make_url(text)
+        return sa.make_url(text, keep_blank_values=True)
     except (exc.ArgumentError, ValueError):
         return None
 

@@ -90,7 +90,7 @@ class Engines:
         :raises InvalidInput: when it is no URL, or of a database or a driver
             that is not supported
         """
-        return _url(self.conf, 'connection')
+        return url_arguments.without_secrets(_url(self.conf, 'connection'))
 
     def get_engine(self, form: Form) -> sa.Engine:
         """Return the engine of a form.

@@ -29,6 +29,7 @@ _READ_ONLY_OPTION = re.compile(r'--(?:super[-_])?read[-_]only\b')
 
 # PgBouncer's words; they have changed.
 _NO_DATABASE = re.compile('no such database|database .* does not exist')
+_FINAL = re.compile('authentication failed|unsupported startup parameter')
 
 
 def _ours(kind: type[exception.ServerError]) -> Make:
@@ -86,7 +87,7 @@ def _of_protocol(error: DriverError) -> Exception | None:
     if error.raised.pgconn is not None:
         if _NO_DATABASE.search(error.text):
             return details.postgresql_database(error)
-        if 'authentication failed' in error.text:
+        if _FINAL.search(error.text):
             return None
     return _lost(error)
 

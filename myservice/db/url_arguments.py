@@ -49,6 +49,10 @@ _NOBODY = '255.255.255.255'
 _ADDRESSES = ('host', 'hostaddr', 'port')
 
 
+class _Wrong(ValueError):
+    """A parameter is wrong, and the message says which."""
+
+
 def of(url: sa.URL) -> dict[str, Any]:
     """Return the arguments that the query of a URL stands for.
 
@@ -93,6 +97,8 @@ def _naming_the_wrong_one(
     # Libraries raise whatever they like for a value that is wrong.
     try:
         return make(url)
+    except _Wrong:
+        raise
     except Exception as error:
         whole = error
     for name, value in url.query.items():
@@ -100,9 +106,8 @@ def _naming_the_wrong_one(
             make(url.set(query=_alone(url, name, value)))
         except Exception as error:
             said = '' if _SECRETS.search(name) else first_line(error)
-            prefix = '' if said.startswith(name) else f'{name}: '
-            raise ValueError(f'{prefix}{said or "wrong"}') from None
-    raise ValueError(first_line(whole)) from None
+            raise _Wrong(f'{name} is wrong: {said}') from None
+    raise _Wrong(first_line(whole)) from None
 
 
 def _alone(url: sa.URL, name: str, value: Any) -> dict[str, Any]:
@@ -112,10 +117,13 @@ def _alone(url: sa.URL, name: str, value: Any) -> dict[str, Any]:
 
 
 def _of_sqlite(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
-    sqlite_url.check(url)
+    try:
+        sqlite_url.check(url)
+    except ValueError as error:
+        raise _Wrong(str(error)) from None
     _, arguments = dialect.create_connect_args(url)
     if arguments.get('timeout', 0) < 0:
-        raise ValueError('it cannot be negative')
+        raise _Wrong('timeout takes seconds, from 0')
     return {}
 
 
@@ -139,7 +147,7 @@ def _of_psycopg(dialect: Any, url: sa.URL) -> dict[str, Any]:
     ]
     typed = _typed(url, arguments, psycopg.Connection.connect, words)
     if (typed.get('prepare_threshold') or 0) < 0:
-        raise ValueError('prepare_threshold takes a number from 0, or none')
+        raise _Wrong('prepare_threshold takes a number from 0, or none')
     _check_words({n: typed[n] for n in typed if n in words}, psycopg)
     return typed
 
@@ -161,7 +169,7 @@ def _typed(
     typed = {}
     for name in set(url.query) & set(arguments):
         if name not in known:
-            raise ValueError(sqlite_url.unknown(name, list(known)))
+            raise _Wrong(sqlite_url.unknown(name, list(known)))
         typed[name] = arguments[name]
         if name not in words:
             _coerce(typed, name, parameters[name])
@@ -183,14 +191,14 @@ def _check_words(typed: dict[str, Any], psycopg: Any) -> None:
     """Let libpq look at the values; it does so as it begins to connect."""
     for port in re.findall('[^,]+', typed.get('port', '')):
         if not 0 < int(port) < 2**16:
-            raise ValueError('port takes a number from 1 to 65535')
+            raise _Wrong('port takes a number from 1 to 65535')
     psycopg.conninfo.timeout_from_conninfo(typed)
     said = _say(psycopg, **typed)
     expected = _say(psycopg, **{n: typed[n] for n in typed if n == 'service'})
     if said != expected:
         # Where it would have connected to.
         prefix = expected[: expected.find(': ') + 2]
-        raise ValueError(said.removeprefix(prefix))
+        raise _Wrong(said.removeprefix(prefix))
 
 
 def _say(psycopg: Any, **words: Any) -> str:

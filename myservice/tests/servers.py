@@ -287,6 +287,8 @@ class PgBouncer(Server):
             'auth_user': self.user,
             'pool_mode': 'transaction',
             'server_round_robin': 1,
+            # It would let all wait after one that named no database.
+            'server_login_retry': 0,
             'min_pool_size': 3,
             'default_pool_size': 40,
             'max_client_conn': 1000,
