@@ -31,12 +31,12 @@ class _Preparing:
             return
         LOG.info('There is a pooler: no statements are prepared.')
         self._allowed = False
-        connection.prepare_threshold = None
 
-    def connect(self, _: Any, __: Any, ___: Any, arguments: Any) -> None:
-        """Tell a new connection."""
+    def tell(self, connection: Any, _: Any) -> None:
+        """Tell a new connection, the first one too."""
+        # Those that were made meanwhile have waited for the first one here.
         if not self._allowed:
-            arguments['prepare_threshold'] = None
+            connection.prepare_threshold = None
 
     def note_error(self, context: Any) -> None:
         """Believe a server that does not know what was prepared."""
@@ -55,7 +55,7 @@ def prepare_where_possible(engine: sa.Engine) -> None:
     """
     preparing = _Preparing()
     event.listen(engine, 'first_connect', preparing.look)
-    event.listen(engine, 'do_connect', preparing.connect)
+    event.listen(engine, 'connect', preparing.tell)
     event.listen(engine, 'handle_error', preparing.note_error)
 
 

@@ -240,8 +240,8 @@ class TestConnected(base.DatabaseTestCase):
             self.skipTest('other drivers do not encode it themselves')
         with self.database.engine('autocommit').connect() as connection:
             for sql in (
-                "CREATE USER IF NOT EXISTS odd@'%' IDENTIFIED BY 'pä€%%'",
-                "GRANT ALL ON *.* TO odd@'%'",
+                "CREATE USER IF NOT EXISTS odd@'%%' IDENTIFIED BY 'pä€%%'",
+                "GRANT ALL ON *.* TO odd@'%%'",
             ):
                 connection.exec_driver_sql(sql)
         url = sa.make_url(self.database.connection).set(
