@@ -43,6 +43,12 @@ SUITE = (
 class TestPgBouncer(base.ServerTestCase):
     server_class = servers.PgBouncer
 
+    @property
+    def behind(self) -> servers.PostgreSQL:
+        """The server behind it."""
+        assert isinstance(self.server, servers.PgBouncer)
+        return self.server.server
+
     def switch(self, count: int = 40) -> None:
         """Let threads use the connections of the server in turns."""
 
@@ -93,7 +99,7 @@ class TestPgBouncer(base.ServerTestCase):
                 connection.close()
 
     def test_without_a_pooler_statements_are_prepared(self) -> None:
-        self.database.configure(connection=self.server.server.url)
+        self.database.configure(connection=self.behind.url)
         with self.database.engine('autocommit').connect() as connection:
             driver: Any = connection.connection.driver_connection
             self.assertEqual(5, driver.prepare_threshold)
@@ -123,8 +129,8 @@ class TestPgBouncer(base.ServerTestCase):
 
     def test_a_server_that_restarts_behind_it_is_survived(self) -> None:
         made = factories.create_service()
-        self.server.server.stop()
-        self.server.server.start()
+        self.behind.stop()
+        self.behind.start()
         db.api.service_heartbeat(self.context, made.id)
 
     def test_what_it_does_not_let_through_is_final(self) -> None:

@@ -18,6 +18,7 @@ from myservice import conf as options
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.db import engine_plugin
 from myservice.db import models
 from myservice.db import sqlite_url
 from myservice.tests import base
@@ -31,7 +32,7 @@ REFUSED = {
     'sqlite:///{}?mode=ro': 'mode needs uri=true',
     'sqlite:///{}?immutable=1': 'immutable needs uri=true',
     'sqlite:///file:{}?uri=false': 'uri takes true or 1',
-    'sqlite:///file:{}?uri=true&mode=r': 'mode takes ro or rw or rwc or memory',
+    'sqlite:///file:{}?uri=true&mode=r': 'mode takes ro or rw or rwc',
     'sqlite:///file:{}?uri=true&cache=all': 'cache takes',
     'sqlite:///file:{}?uri=true&immutable=yes': 'immutable takes',
     'sqlite:///file:{}?uri=true&imutable=1': 'imutable is no parameter',
@@ -191,6 +192,9 @@ class TestInMemory(SQLiteTestCase):
         for url in MEMORY:
             self.use(url)
             models.Base.metadata.create_all(db.api.get_engine())
+            # Two connections would be two databases.
+            pool = db.api.get_engine().pool
+            self.assertIs(engine_plugin.MemoryPool, type(pool), url)
             made = self.create()
             with db.api.transaction(self.context, read_only=True):
                 found = db.api.service_get(self.context, made.id)

@@ -18,7 +18,7 @@ PYMYSQL = 'mysql+pymysql://nobody@127.0.0.1:1/x'
 PSYCOPG = 'postgresql+psycopg://nobody@127.0.0.1:1/x'
 SQLITE = 'sqlite:////nowhere/x.sqlite'
 
-TYPED = {
+TYPED: dict[str, dict[str, tuple[str, Any]]] = {
     PYMYSQL: {
         'read_timeout=7': ('read_timeout', 7),
         'write_timeout=7': ('write_timeout', 7),
@@ -61,11 +61,11 @@ TYPED = {
 WRONG = {
     PYMYSQL: {
         'read_timeout=x': 'read_timeout',
-        'read_timeout=-1': 'read_timeout is wrong: read_timeout should be > 0',
-        'connect_timeout=0': 'connect_timeout is wrong: connect_timeout should',
+        'read_timeout=-1': 'read_timeout is wrong: read_timeout should',
+        'connect_timeout=0': 'connect_timeout is wrong: connect_',
         'connect_timeout=': 'connect_timeout',
         'read_timeout=1&read_timeout=2': 'read_timeout is there more than',
-        'local_infile=perhaps': 'local_infile is wrong: String is not true/false',
+        'local_infile=perhaps': 'local_infile is wrong: String is not true',
         'ssl_verify_cert=x': 'ssl_verify_cert',
         'max_allowed_packet=1G': 'max_allowed_packet',
         'client_flag=x': 'client_flag',
