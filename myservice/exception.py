@@ -497,6 +497,12 @@ class ServerReadOnly(ServerError):
     message = 'The database server refuses to write: {reason}'
 
 
+class DatabaseReadOnly(ServerError):
+    """A file of SQLite can only be read; trying again does not help."""
+
+    message = 'The database can only be read: {reason}'
+
+
 class StatementInterrupted(ServerError):
     """A statement was killed, or ran into the server's time limit."""
 

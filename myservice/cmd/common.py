@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 from oslo_db import exception as db_exception
@@ -141,6 +142,8 @@ def run(program: str, body: Callable[[], int | None]) -> int:
 def describe(error: BaseException) -> str:
     """Return in one line what is wrong."""
     text = str(error)
+    if isinstance(error, cfg.ConfigFileParseError):
+        return _place(error)
     if isinstance(error, OSError) and error.filename is None:
         return f'the answer cannot be written: {text}'
     if not isinstance(error, db.api.DATABASE_ERRORS):
@@ -152,6 +155,14 @@ def describe(error: BaseException) -> str:
     elif _cannot_open_file(error):
         hint = '; if there is none yet, run myservice-manage db sync'
     return f'the database cannot be used: {line}{hint}'
+
+
+def _place(error: cfg.ConfigFileParseError) -> str:
+    # The line itself may have a password in it.
+    cause: Any = error.__context__
+    line = getattr(cause, 'lineno', '?')
+    what = getattr(cause, 'msg', 'it cannot be read')
+    return f'{error.config_file}, line {line}: {what}'
 
 
 def _cannot_open_file(error: BaseException) -> bool:

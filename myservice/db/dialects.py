@@ -38,6 +38,11 @@ _DRIVERS = {
     'postgresql+psycopg': 'postgresql+psycopg',
 }
 
+_UNREADABLE = (
+    'where its user, password and host end cannot be told; in a user or a '
+    'password, write %40 for @, %2F for /, %3F for ?, %3A for : and %25 for %'
+)
+
 _SHAPE = (
     'sqlite:///FILE, mysql+pymysql://USER:PASSWORD@HOST/DATABASE (or '
     'mariadb+pymysql) and postgresql+psycopg://USER:PASSWORD@HOST/DATABASE'
@@ -79,25 +84,48 @@ def parse_url(text: str, field: str) -> sa.URL:
     :raises InvalidInput: when it is no URL, or that of a database or driver
         that this layer does not work with
     """
-    try:
-        url = sa.make_url(text)
-    except (exc.ArgumentError, ValueError):
-        raise exception.InvalidInput(
-            field=field,
-            reason=f'it is no URL of a database; these are: {_SHAPE}',
-        ) from None
+    url = _made(text)
+    if url is None:
+        reason = f'it is no URL of a database; these are: {_SHAPE}'
+        if text.count('@') > 1:
+            reason = _UNREADABLE
+        raise exception.InvalidInput(field=field, reason=reason)
     name = url.drivername.lower()
     if name not in _DRIVERS:
         raise exception.InvalidInput(field=field, reason=_why_not(name))
     url = url.set(drivername=_DRIVERS[name])
-    # The rest of such a password would be taken for the host, and be shown
-    # where that one cannot be reached.
-    if url.host and text.partition('?')[0].count('@') > 1:
-        raise exception.InvalidInput(
-            field=field,
-            reason='it has more than one @; in a password it is %40',
-        )
+    misread = _misread(text, url)
+    if misread is not None:
+        raise exception.InvalidInput(field=field, reason=misread)
     return url
+
+
+def _made(text: str) -> sa.URL | None:
+    # What is raised here would quote a part of the password; nobody shall
+    # find it in the context of another error.
+    try:
+        return sa.make_url(text, keep_blank_values=True)
+    except (exc.ArgumentError, ValueError):
+        return None
+
+
+def _misread(text: str, url: sa.URL) -> str | None:
+    """Return why a URL does not mean what SQLAlchemy has read.
+
+    A part of such a password would be taken for the host, the database or a
+    parameter, and be shown where that one is not found.
+    """
+    if backend_of(url) == 'sqlite':
+        parts = (url.username, url.password, url.host, url.port)
+        has_file_only = parts == (None, None, None, None)
+        return None if has_file_only else 'write sqlite:///FILE, with no host'
+    if url.username is None:
+        text = text.partition('?')[0]
+    if text.count('@') > (url.username is not None):
+        return _UNREADABLE
+    if url.port is not None and not 0 < url.port < 2**16:
+        return 'its port is none from 1 to 65535'
+    return None
 
 
 def _why_not(name: str) -> str:

@@ -29,6 +29,7 @@ from myservice.db import fork
 from myservice.db import marks
 from myservice.db import operation
 from myservice.db import turn
+from myservice.db import url_arguments
 from myservice.db.dialects import backend_of
 from myservice.db.dialects import parse_url
 from myservice.db.engine_plugin import EnginePlugin
@@ -91,7 +92,7 @@ class Engines:
         :raises InvalidInput: when it is no URL, or of a database or a driver
             that is not supported
         """
-        return _url(self.conf, 'connection')
+        return url_arguments.without_secrets(_url(self.conf, 'connection'))
 
     def get_engine(self, form: Form) -> sa.Engine:
         """Return the engine of a form.
@@ -207,14 +208,36 @@ def _option(form: Form) -> str:
 
 
 def _url(conf: cfg.ConfigOpts, option: str) -> sa.URL:
-    return parse_url(conf.database[option], f'[database] {option}')
+    return parse_url(_text(conf, option) or '', f'[database] {option}')
+
+
+def _text(conf: cfg.ConfigOpts, option: str) -> str | None:
+    # The error says what stands behind the $, which may be a password.
+    with contextlib.suppress(cfg.Error):
+        text: str | None = conf.database[option]
+        return text
+    raise exception.InvalidInput(
+        field=f'[database] {option}',
+        reason='a $ in it names no option; in a password, write $$ for $',
+    )
 
 
 def _check_urls(conf: cfg.ConfigOpts) -> None:
     # That of the replica would be looked at much later.
-    _url(conf, 'connection')
-    if conf.database.slave_connection:
-        _url(conf, 'slave_connection')
+    _check_url(conf, 'connection')
+    if _text(conf, 'slave_connection'):
+        _check_url(conf, 'slave_connection')
+
+
+def _check_url(conf: cfg.ConfigOpts, option: str) -> None:
+    url = _url(conf, option)
+    with _url_errors(option):
+        url = url.update_query_string(
+            conf.database.connection_parameters or '', append=True
+        )
+        # What a plugin takes out of the URL is known when an engine is made.
+        if 'plugin' not in url.query:
+            url_arguments.of(url)
 
 
 _engines: Engines | None = None

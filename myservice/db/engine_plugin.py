@@ -27,8 +27,11 @@ from myservice.db import fork
 from myservice.db import interrupts
 from myservice.db import marks
 from myservice.db import operation
+from myservice.db import pooler
 from myservice.db import sqlite_connection
+from myservice.db import sqlite_url
 from myservice.db import turn
+from myservice.db import url_arguments
 from myservice.db import wire
 
 LOG = logging.getLogger(__name__)
@@ -144,6 +147,7 @@ class EnginePlugin(CreateEnginePlugin):
         self._query = url.query
         self._form = str(url.query[marks.FORM])
         kwargs['execution_options'] = {marks.FORM: self._form}
+        self._arguments = kwargs.setdefault('connect_args', {})
         self._busy_timeout = self._option('sqlite_busy_timeout')
         self._turns: turn.Turns | None = None
         self._pid = fork.pid
@@ -165,7 +169,11 @@ class EnginePlugin(CreateEnginePlugin):
         ours = [marks.FORM, *(f'myservice_{name}' for name in self.OPTIONS)]
         if self._form == 'migration':
             ours.append('read_timeout')
-        return url.difference_update_query(ours)
+        url = url.difference_update_query(ours)
+        self._arguments |= url_arguments.of(url)
+        if dialects.backend_of(url) == 'sqlite':
+            url = sqlite_url.absolute(url)
+        return url_arguments.without_secrets(url)
 
     def engine_created(self, engine: sa.Engine) -> None:
         """Listen to the events by which we do less than the defaults."""
@@ -193,6 +201,8 @@ class EnginePlugin(CreateEnginePlugin):
             event.listen(engine, 'invalidate', interrupts.cancel)
             if self._form != 'autocommit':
                 interrupts.let_the_first_error_win(engine)
+        if backend == 'postgresql' and 'prepare_threshold' not in self._query:
+            pooler.prepare_where_possible(engine)
         if backend == 'mysql':
             one_context = not any(
                 name.startswith(_ABOUT_TLS) for name in self._query
@@ -232,11 +242,14 @@ class EnginePlugin(CreateEnginePlugin):
 
     def _shape_mysql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._shape_server(kwargs)
-        arguments = kwargs.setdefault('connect_args', {})
+        arguments = self._arguments
         # oslo.db's "utf8" is MySQL's name for the part of UTF-8 that has no
         # emoji. It looks at the URL; so must we, or we would overrule it.
         if 'charset' not in url.query:
             arguments['charset'] = 'utf8mb4'
+        # PyMySQL would take it for latin1, where servers have it in UTF-8.
+        if url.password and not url.password.isascii():
+            arguments['password'] = url.password.encode()
         # PyMySQL waits for ever by default, and its connect timeout does
         # not cover the handshake: a paused server would hold the caller.
         for name, option in (
@@ -252,7 +265,7 @@ class EnginePlugin(CreateEnginePlugin):
 
     def _shape_postgresql(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         self._shape_server(kwargs)
-        arguments = kwargs.setdefault('connect_args', {})
+        arguments = self._arguments
         if 'connect_timeout' not in url.query:
             arguments['connect_timeout'] = int(self._option('connect_timeout'))
         # libpq has no read timeout; this one notices a dead host, in
@@ -263,13 +276,14 @@ class EnginePlugin(CreateEnginePlugin):
             )
 
     def _shape_sqlite(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
-        arguments = kwargs.setdefault('connect_args', {})
+        arguments = self._arguments
         arguments['check_same_thread'] = False
         if 'timeout' in url.query:
             self._busy_timeout = float(str(url.query['timeout']))
         arguments['timeout'] = self._busy_timeout
         # oslo.db has given no sizes: it would open the file at each call.
-        if _is_in_memory(url):
+        file = sqlite_url.file_of(url)
+        if file is None:
             # The connection is the database: there is one, it is lent to one
             # caller at a time, and it is never replaced.
             kwargs['poolclass'] = MemoryPool
@@ -279,7 +293,7 @@ class EnginePlugin(CreateEnginePlugin):
             arguments['factory'] = sqlite_connection.Connection
         else:
             arguments['factory'] = sqlite_connection.FileConnection
-            self._turns = sqlite_connection.turns_of(str(url.database))
+            self._turns = sqlite_connection.turns_of(file)
             kwargs['pool_use_lifo'] = True
             kwargs['pool_size'] = int(self._option('max_pool_size'))
             kwargs['max_overflow'] = int(self._option('max_overflow'))
@@ -344,6 +358,8 @@ class EnginePlugin(CreateEnginePlugin):
                 dbapi_connection.execute('PRAGMA journal_mode = WAL').close()
                 return
             except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+                    return
                 busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > give_up:
                     raise
@@ -422,10 +438,6 @@ def _roll_back(dbapi_connection: Any, record: Any, state: Any) -> None:
 def _give_back(dbapi_connection: Any, record: Any) -> None:
     if dbapi_connection is not None:
         dbapi_connection.give_back()
-
-
-def _is_in_memory(url: sa.URL) -> bool:
-    return url.database in (None, '', ':memory:')
 
 
 def _note_time(dbapi_connection: Any, record: Any) -> None:

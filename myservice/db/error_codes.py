@@ -7,6 +7,7 @@ of the driver's own class. One cause has one type on all databases.
 """
 
 import re
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,10 @@ Make = Callable[[DriverError], Exception | None]
 # The options by which a server refuses all writes; other ones forbid other
 # things. Their names are the same in all languages.
 _READ_ONLY_OPTION = re.compile(r'--(?:super[-_])?read[-_]only\b')
+
+# PgBouncer's words; they have changed.
+_NO_DATABASE = re.compile('no such database|database .* does not exist')
+_FINAL = re.compile('authentication failed|unsupported startup parameter')
 
 
 def _ours(kind: type[exception.ServerError]) -> Make:
@@ -57,10 +62,6 @@ def _read_only(error: DriverError) -> Exception:
     return exception.ServerReadOnly(reason=first_line(error.wrapped))
 
 
-def _read_only_file(error: DriverError) -> Exception | None:
-    return _read_only(error) if error.only_reads else None
-
-
 def _unknown_routine(error: DriverError) -> Exception | None:
     # A transaction that another Galera node aborted is reported once, by
     # whatever comes next; a savepoint that it had is then unknown.
@@ -89,11 +90,23 @@ def _not_supported(error: DriverError) -> Exception | None:
 def _of_protocol(error: DriverError) -> Exception | None:
     # PgBouncer has one SQLSTATE for all that it refuses, and one language.
     if error.raised.pgconn is not None:
-        if 'no such database' in error.text:
+        if _NO_DATABASE.search(error.text):
             return details.postgresql_database(error)
-        if 'authentication failed' in error.text:
+        if _FINAL.search(error.text):
             return None
     return _lost(error)
+
+
+def _sqlite_read_only(error: DriverError) -> Exception:
+    if error.only_reads:
+        return _read_only(error)
+    reason = first_line(error.wrapped)
+    if error.code == sqlite3.SQLITE_READONLY_DIRECTORY:
+        reason += (
+            '; the directory cannot be written either; where nobody writes, '
+            'sqlite:///file:PATH?immutable=1&uri=true can be read'
+        )
+    return exception.DatabaseReadOnly(reason=reason)
 
 
 def _sqlite_error(error: DriverError) -> Exception | None:
@@ -164,7 +177,7 @@ _SQLITE: dict[Code, Make] = {
     1: _sqlite_error,
     **_all((5, 6, 15), _deadlock),
     **_all((7, 13), _no_space),
-    8: _read_only_file,
+    8: _sqlite_read_only,
     9: _interrupted,
     14: details.sqlite_database,
     **_all((18, 20, 3091), _data),

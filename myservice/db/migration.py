@@ -6,7 +6,6 @@ import hashlib
 import io
 import pathlib
 from collections.abc import Iterator
-from urllib import parse
 
 import sqlalchemy as sa
 from alembic import command
@@ -18,6 +17,7 @@ from alembic.runtime import migration
 from myservice import exception
 from myservice.db import engine
 from myservice.db import errors
+from myservice.db import sqlite_url
 from myservice.db.dialects import backend_of
 from myservice.db.migrations import comparison
 
@@ -168,20 +168,16 @@ def _current(connection: sa.Connection) -> str | None:
 def _sqlite_file() -> pathlib.Path | None:
     """Return the file that the database is, if it is one."""
     url = engine.get_engines().url
-    name = url.database or ':memory:'
     if backend_of(url) != 'sqlite':
         return None
-    if name.startswith('file:') and 'uri' in url.query:
-        name = parse.unquote(parse.urlsplit(name).path)
-    if name == ':memory:' or url.query.get('mode') == 'memory':
-        return None
-    return pathlib.Path(name)
+    file = sqlite_url.file_of(url)
+    return None if file is None else pathlib.Path(file)
 
 
 def _make_directory() -> None:
     file = _sqlite_file()
     if file is not None:
-        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,10 @@ class Server(fixtures.Fixture):
         self.initialise()
         self.addCleanup(self.stop)
         self.start()
+        self.make_database()
+
+    def make_database(self) -> None:
+        """Make the database ``test``."""
         with sa.create_engine(
             self.root_url, isolation_level='AUTOCOMMIT'
         ).connect() as connection:
@@ -251,6 +255,70 @@ class PostgreSQL(Server):
         super().stop(how)
 
 
+class PgBouncer(Server):
+    """PgBouncer in transaction mode before a PostgreSQL server of its own.
+
+    Each transaction gets another connection of the server, in turn. Settings
+    are those of PgBouncer.
+    """
+
+    program = 'pgbouncer'
+    driver = PostgreSQL.driver
+    user = PostgreSQL.user
+
+    def _setUp(self) -> None:
+        self.server = self.useFixture(PostgreSQL())
+        super()._setUp()
+
+    @property
+    def root_url(self) -> sa.URL:
+        return sa.make_url(self.url).set(database='postgres')
+
+    def make_database(self) -> None:
+        """Do nothing: its server has it."""
+
+    def initialise(self) -> None:
+        settings = {
+            'listen_addr': '127.0.0.1',
+            'listen_port': self.port,
+            'unix_socket_dir': '',
+            'auth_type': 'trust',
+            'auth_file': f'{self.directory}/users',
+            'auth_user': self.user,
+            'pool_mode': 'transaction',
+            'server_round_robin': 1,
+            # It would let all wait after one that named no database.
+            'server_login_retry': 0,
+            'min_pool_size': 3,
+            'default_pool_size': 40,
+            'max_client_conn': 1000,
+            **self.settings,
+        }
+        lines = [
+            '[databases]',
+            f'* = host=127.0.0.1 port={self.server.port}',
+            '[pgbouncer]',
+            *(f'{name} = {value}' for name, value in settings.items()),
+        ]
+        (self.directory / 'ini').write_text('\n'.join(lines))
+        (self.directory / 'users').write_text(f'"{self.user}" ""\n')
+        account = self.account()
+        if account:
+            for path in (self.directory, *self.directory.iterdir()):
+                shutil.chown(path, account['user'], account['group'])
+
+    def command(self) -> list[str]:
+        return [_find('pgbouncer'), f'{self.directory}/ini']
+
+    def account(self) -> dict[str, Any]:
+        # It refuses to run as root, too.
+        return self.server.account()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        # SIGINT would wait for clients.
+        super().stop(how)
+
+
 SERVERS: dict[str, type[Server]] = {
     'mariadb': MariaDB,
     'postgresql': PostgreSQL,
@@ -294,10 +362,11 @@ def _free_port() -> int:
 def main() -> int:
     """Run a command beside a private server."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('server', choices=sorted(SERVERS))
+    programs = {**SERVERS, 'pgbouncer': PgBouncer}
+    parser.add_argument('server', choices=sorted(programs))
     parser.add_argument('command', nargs='+')
     arguments = parser.parse_args()
-    with SERVERS[arguments.server]() as server:
+    with programs[arguments.server]() as server:
         return subprocess.run(
             arguments.command,
             env=os.environ | {CONNECTION: server.url},

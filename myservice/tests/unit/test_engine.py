@@ -116,7 +116,7 @@ class TestConnection(EngineTestCase):
                 connection_parameters='uri=true&mode=ro',
             )
             self.assertRaises(
-                db_exception.DBError,
+                exception.DatabaseReadOnly,
                 self.connect('autocommit').execute,
                 INSERT,
                 {'id': '1'},

@@ -258,6 +258,11 @@ class TestStaleStatements(TablesTestCase):
             connection.exec_driver_sql(sql)
             connection.commit()
 
+    def prepares(self) -> bool:
+        with self.database.engine().connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            return driver.prepare_threshold is not None
+
     def forget(self, form: Any) -> None:
         # psycopg would notice a plain one.
         self.run_sql(form, "DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'")
@@ -265,6 +270,8 @@ class TestStaleStatements(TablesTestCase):
     def test_a_write_of_one_statement_is_run_again(self) -> None:
         for _ in range(8):
             self.beat()
+        if not self.prepares():
+            self.skipTest('behind a pooler nothing is prepared')
         self.forget('autocommit')
         before = db.api.statistics().retries
         self.beat()

@@ -118,7 +118,14 @@ class MigrationTestCase(base.TestCase):
         def drop() -> None:
             db.api.dispose()
             with admin.connect() as connection:
-                connection.execute(sa.text(f'DROP DATABASE {name}'))
+                # A pooler keeps its connections to it.
+                by_force = self.backend == 'postgresql'
+                connection.execute(
+                    sa.text(
+                        f'DROP DATABASE {name}'
+                        + (' WITH (FORCE)' if by_force else '')
+                    )
+                )
             admin.dispose()
 
         self.addCleanup(drop)

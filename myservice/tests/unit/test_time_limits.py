@@ -60,7 +60,9 @@ class TestTimeLimits(test_errors.ForeignTestCase):
         if self.backend == 'sqlite':
             self.skipTest('a handler is not called before SQLite returns')
         self.watch = sa.create_engine(
-            self.database.connection, isolation_level='AUTOCOMMIT'
+            self.database.connection,
+            isolation_level='AUTOCOMMIT',
+            poolclass=sa.NullPool,
         )
         self.addCleanup(self.watch.dispose)
         sleep = {'mysql': 'sleep(60)', 'postgresql': 'pg_sleep(60)'}

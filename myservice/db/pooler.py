@@ -1,0 +1,72 @@
+"""Whether psycopg may prepare statements: not behind a pooler.
+
+A pooler such as PgBouncer gives each transaction a connection of the server
+that others have used. What psycopg has prepared on one is not there on the
+next one, or, worse, has the name of what another client has prepared: the
+server would execute that, and nobody would notice. So nothing is prepared
+there, unless the URL says prepare_threshold.
+"""
+
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+LOG = logging.getLogger(__name__)
+
+# A statement that is not there, and one that is there already.
+_OF_OTHERS = ('26000', '42P05')
+
+
+class _Preparing:
+    """What is known of the server of one engine."""
+
+    def __init__(self) -> None:
+        self._allowed = True
+
+    def look(self, connection: Any, _: Any) -> None:
+        """See who is at the other end of the first connection."""
+        if not self._allowed or _is_of_server(connection):
+            return
+        LOG.info('There is a pooler: no statements are prepared.')
+        self._allowed = False
+
+    def tell(self, connection: Any, _: Any) -> None:
+        """Tell a new connection, the first one too."""
+        # Those that were made meanwhile have waited for the first one here.
+        if not self._allowed:
+            connection.prepare_threshold = None
+
+    def note_error(self, context: Any) -> None:
+        """Believe a server that does not know what was prepared."""
+        code = getattr(context.original_exception, 'sqlstate', None)
+        if code in _OF_OTHERS and self._allowed:
+            LOG.warning(
+                'Prepared statements do not last: no more are prepared.'
+            )
+            self._allowed = False
+
+
+def prepare_where_possible(engine: sa.Engine) -> None:
+    """Let an engine prepare statements unless there is a pooler.
+
+    :param engine: of psycopg; its pool renews itself after an error
+    """
+    preparing = _Preparing()
+    event.listen(engine, 'first_connect', preparing.look)
+    event.listen(engine, 'connect', preparing.tell)
+    event.listen(engine, 'handle_error', preparing.note_error)
+
+
+def _is_of_server(connection: Any) -> bool:
+    # A pooler gives its clients numbers of its own, by which it knows what
+    # they want to cancel.
+    autocommit, connection.autocommit = connection.autocommit, True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute('SELECT pg_backend_pid()')
+            (number,) = cursor.fetchone()
+    finally:
+        connection.autocommit = autocommit
+    return bool(number == connection.info.backend_pid)

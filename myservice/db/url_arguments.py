@@ -1,0 +1,219 @@
+"""What the query of a URL says, as arguments of the driver.
+
+All that stands in a URL is text. SQLAlchemy knows the types of some
+parameters; those of the others are taken from the driver: from the defaults
+of the function that connects. Then the driver itself looks at the values,
+before anything connects.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import util
+
+from myservice.db import dialects
+from myservice.db import sqlite_url
+from myservice.db.error_codes import first_line
+
+# What this layer or SQLAlchemy decides, and what cannot be written as text.
+_NOT_IN_A_URL = {
+    'auth_plugin_map',
+    'autocommit',
+    'compress',
+    'context',
+    'conv',
+    'cursor_factory',
+    'cursorclass',
+    'defer_connect',
+    'named_pipe',
+    'row_factory',
+    'server_public_key',
+    'ssl',
+    'use_unicode',
+}
+# Their defaults in PyMySQL, None, do not say it.
+_BOOLEANS = {'ssl_disabled', 'ssl_verify_cert', 'ssl_verify_identity'}
+
+_SECRETS = re.compile('passw|secret|scram')
+
+# Of one server there may be several addresses.
+_REPEATABLE = ('host', 'port')
+
+# Nobody connects to it over TCP: it is refused before anything is sent.
+_NOBODY = '255.255.255.255'
+_ADDRESSES = ('host', 'hostaddr', 'port')
+
+
+class _Wrong(ValueError):
+    """A parameter is wrong, and the message says which."""
+
+
+def of(url: sa.URL) -> dict[str, Any]:
+    """Return the arguments that the query of a URL stands for.
+
+    :param url: without what is for SQLAlchemy and for its plugins
+    :returns: name to value, in the type that the driver takes; of SQLite
+        none, as SQLAlchemy knows them all
+    :raises ValueError: when the driver does not know a parameter, or does not
+        take its value
+    """
+    if not url.query:
+        if dialects.backend_of(url) == 'sqlite':
+            sqlite_url.check(url)
+        return {}
+    for name, value in url.query.items():
+        if name in _NOT_IN_A_URL:
+            raise ValueError(f'{name} cannot be set in a URL')
+        if not isinstance(value, str) and name not in _REPEATABLE:
+            raise ValueError(f'{name} is there more than once')
+    kind: Any = url.get_dialect()
+    dialect = kind(dbapi=kind.import_dbapi())
+    made = {
+        'sqlite': _of_sqlite,
+        'mysql': _of_pymysql,
+        'postgresql': _of_psycopg,
+    }[dialects.backend_of(url)]
+    return _naming_the_wrong_one(url, functools.partial(made, dialect))
+
+
+def without_secrets(url: sa.URL) -> sa.URL:
+    """Return a URL that may be shown, apart from its password.
+
+    SQLAlchemy hides that one, but none that stands in the query.
+    """
+    return url.difference_update_query(
+        [name for name in url.query if _SECRETS.search(name)]
+    )
+
+
+def _naming_the_wrong_one(
+    url: sa.URL, make: Callable[[sa.URL], dict[str, Any]]
+) -> dict[str, Any]:
+    # Libraries raise whatever they like for a value that is wrong.
+    try:
+        return make(url)
+    except _Wrong:
+        raise
+    except Exception as error:
+        whole = error
+    for name, value in url.query.items():
+        try:
+            make(url.set(query=_alone(url, name, value)))
+        except Exception as error:
+            said = '' if _SECRETS.search(name) else first_line(error)
+            raise _Wrong(f'{name} is wrong: {said}') from None
+    raise _Wrong(first_line(whole)) from None
+
+
+def _alone(url: sa.URL, name: str, value: Any) -> dict[str, Any]:
+    # What makes sense beside this one only.
+    uri = {'uri': url.query['uri']} if 'uri' in url.query else {}
+    return uri | {name: value}
+
+
+def _of_sqlite(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
+    try:
+        sqlite_url.check(url)
+    except ValueError as error:
+        raise _Wrong(str(error)) from None
+    _, arguments = dialect.create_connect_args(url)
+    if arguments.get('timeout', 0) < 0:
+        raise _Wrong('timeout takes seconds, from 0')
+    return {}
+
+
+def _of_pymysql(dialect: Any, url: sa.URL) -> dict[str, Any]:
+    make = dialect.loaded_dbapi.connections.Connection
+    _, arguments = dialect.create_connect_args(url)
+    typed = _typed(url, arguments, make.__init__, [])
+    arguments |= typed
+    # Of this one it takes bytes only, or what latin1 has.
+    arguments.pop('password', None)
+    make(**arguments, defer_connect=True)
+    return typed
+
+
+def _of_psycopg(dialect: Any, url: sa.URL) -> dict[str, Any]:
+    psycopg = dialect.loaded_dbapi
+    _, arguments = dialect.create_connect_args(url)
+    words = [
+        option.keyword.decode()
+        for option in psycopg.pq.Conninfo.get_defaults()
+    ]
+    typed = _typed(url, arguments, psycopg.Connection.connect, words)
+    if (typed.get('prepare_threshold') or 0) < 0:
+        raise _Wrong('prepare_threshold takes a number from 0, or none')
+    _check_words({n: typed[n] for n in typed if n in words}, psycopg)
+    return typed
+
+
+def _typed(
+    url: sa.URL,
+    arguments: Mapping[str, Any],
+    function: Callable[..., Any],
+    words: list[str],
+) -> dict[str, Any]:
+    """Return the arguments that the query stands for, with their types.
+
+    :param arguments: what SQLAlchemy has made of the URL
+    :param function: of the driver; its defaults have the types
+    :param words: what it takes beside its arguments, as texts
+    """
+    parameters = inspect.signature(function).parameters
+    known = {*words, *parameters} - _NOT_IN_A_URL - {'self', 'kwargs'}
+    typed = {}
+    for name in set(url.query) & set(arguments):
+        if name not in known:
+            raise _Wrong(sqlite_url.unknown(name, list(known)))
+        typed[name] = arguments[name]
+        if name not in words:
+            _coerce(typed, name, parameters[name])
+    return typed
+
+
+def _coerce(
+    typed: dict[str, Any], name: str, parameter: inspect.Parameter
+) -> None:
+    kind = bool if name in _BOOLEANS else type(parameter.default)
+    may_be_none = 'None' in str(parameter.annotation)
+    if may_be_none and str(typed[name]).lower() == 'none':
+        typed[name] = None
+    elif kind in (bool, int, float):
+        util.coerce_kw_type(typed, name, kind)
+
+
+def _check_words(typed: dict[str, Any], psycopg: Any) -> None:
+    """Let libpq look at the values; it does so as it begins to connect."""
+    for port in re.findall('[^,]+', typed.get('port', '')):
+        if not 0 < int(port) < 2**16:
+            raise _Wrong('port takes a number from 1 to 65535')
+    psycopg.conninfo.timeout_from_conninfo(typed)
+    said = _say(psycopg, **typed)
+    expected = _say(psycopg, **{n: typed[n] for n in typed if n == 'service'})
+    if said != expected:
+        # Where it would have connected to.
+        prefix = expected[: expected.find(': ') + 2]
+        raise _Wrong(said.removeprefix(prefix))
+
+
+def _say(psycopg: Any, **words: Any) -> str:
+    """Return what libpq says when it cannot connect."""
+    instead = {
+        'hostaddr': _NOBODY,
+        'port': '1',
+        # So that it reads no file of passwords, and nobody sees this one.
+        'password': 'none',
+        'passfile': '',
+    }
+    words = {n: words[n] for n in words if n not in _ADDRESSES} | instead
+    text = psycopg.conninfo.make_conninfo(**words)
+    connection = psycopg.pq.PGconn.connect_start(text.encode())
+    try:
+        return str(connection.get_error_message())
+    finally:
+        connection.finish()
