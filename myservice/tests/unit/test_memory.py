@@ -34,7 +34,10 @@ class TestSoak(base.DatabaseTestCase):
     def test_it_makes_every_public_call(self) -> None:
         with soak.Soak(self.database.conf) as work:
             work.round()
-        self.assertEqual(set(db.api.__all__), work.used)
+        public = {
+            name for name in db.api.__all__ if callable(getattr(db.api, name))
+        }
+        self.assertEqual(set(), public - work.used)
 
 
 class TestStatements(base.DatabaseTestCase):
