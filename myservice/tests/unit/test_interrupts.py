@@ -783,13 +783,14 @@ class TestConnections(InterruptTestCase):
                 session.execute(sa.text(self.sleep(0)))
 
         thread = threading.Thread(
-            target=lambda: raised.append(self.raised_by(call))
+            target=lambda: raised.append(self.raised_by(call)), daemon=True
         )
         self.between.decide = decide
         thread.start()
         waits.wait(60)
         interrupt.raise_in(thread, interrupts.TimeLimit)
-        thread.join()
+        thread.join(60)
+        self.assertFalse(thread.is_alive())
         self.between.decide = lambda command: None
         self.assertIsInstance(raised[0], interrupts.TimeLimit)
         self.check_at_rest()
