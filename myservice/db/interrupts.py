@@ -148,5 +148,9 @@ def _close(connection: Any, error: Exception) -> None:
     # To look at the info of a Connection that is invalidated would reconnect.
     if not isinstance(connection, sa.Connection):
         remembered = connection.info.pop(_ROLLING_BACK, None)
-        connection = (remembered and remembered()) or connection
+        owner = remembered and remembered()
+        # Not one that had it before, and is kept by who has given it back:
+        # the engine of light sessions fires no events.
+        if owner and not owner.closed and owner.connection is connection:
+            connection = owner
     connection.invalidate(error)

@@ -765,6 +765,31 @@ class TestConnections(InterruptTestCase):
             self.assertTrue(len(rows) < 50000)
             self.check_at_rest()
 
+    def test_a_rollback_that_fails_after_one_of_somebody_else(self) -> None:
+        self.skip_on_sqlite()
+        assert self.between is not None
+        db.api.quota_create(self.context, 'p', 'resources', 0)
+        kept = db.api.get_engine().connect()
+        with kept, kept.begin() as transaction:
+            kept.execute(sa.text('SELECT 1'))
+            transaction.rollback()
+
+        def decide(command: proxy.Command) -> proxy.Action | None:
+            ends = command.kind == 'rollback'
+            return proxy.DropBefore() if ends else None
+
+        self.between.decide = decide
+        self.assertIsInstance(
+            self.raised_by(
+                lambda: db.api.quota_reserve(
+                    self.context, {'resources': 1}, project_id='p'
+                )
+            ),
+            exception.OverQuota,
+        )
+        self.between.decide = lambda command: None
+        self.check_at_rest()
+
     def test_what_is_raised_into_a_thread(self) -> None:
         interrupt = self.useFixture(interrupts.AtAnyPoint())
         raised: list[Any] = []
