@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-import queue
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,12 +33,16 @@ class SignalEvent:
     """An event that the handler of a signal may set, also during a wait.
 
     ``threading.Event`` has a lock, which the thread that the handler has
-    interrupted may hold: it would wait for ever.
+    interrupted may hold: it would wait for ever. So does who asks a
+    ``SimpleQueue`` for what comes within microseconds, where CPython finds
+    that they are over.
     """
 
     def __init__(self) -> None:
         self._is_set = False
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Free while there is news.
+        self._news = threading.Lock()
+        self._news.acquire()
 
     def set(self) -> None:
         """Let one thread that waits go on, and none wait any more."""
@@ -47,7 +51,9 @@ class SignalEvent:
 
     def wake(self) -> None:
         """Let one thread that waits, or waits next, go on."""
-        self._news.put(None)
+        # There may be news already.
+        with contextlib.suppress(RuntimeError):
+            self._news.release()
 
     def is_set(self) -> bool:
         """Return whether it is set."""
@@ -60,8 +66,7 @@ class SignalEvent:
         :returns: whether it is set
         """
         if not self._is_set:
-            with contextlib.suppress(queue.Empty):
-                self._news.get(timeout=max(0, timeout))
+            self._news.acquire(timeout=max(0, timeout))
         return self._is_set
 
 
