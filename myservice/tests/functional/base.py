@@ -1,5 +1,6 @@
 """The base class of tests that need a server of their own."""
 
+import subprocess
 import sys
 import unittest
 from typing import Any
@@ -64,3 +65,28 @@ class ServerTestCase(base.DatabaseTestCase):
             config,
             *arguments,
         ]
+
+    def check_run(self, module: str, *arguments: str) -> None:
+        """Run a program of these tests on the database; it has to end with 0.
+
+        :param module: its module, beside this one
+        :param arguments: what follows the URL of the database
+        """
+        process = subprocess.run(
+            [
+                *(
+                    sys.executable,
+                    '-m',
+                    f'myservice.tests.functional.{module}',
+                ),
+                *(self.database.connection, *arguments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        # Past what captures the output of tests: the figures are for people.
+        name = type(self).__name__
+        print(f'\n{name}: {process.stdout}', file=sys.__stderr__)
+        self.assertEqual(0, process.returncode, process.stdout)
