@@ -17,6 +17,8 @@ from myservice.tests import proxy
 
 _LONGEST = 60
 
+_AGAIN = 1
+
 _SIGNAL = signal.SIGUSR1
 
 
@@ -93,6 +95,9 @@ class AtAnyPoint(fixtures.Fixture):
     there leaves it held, and all threads of the tests then wait for ever: so
     nothing is traced meanwhile.
 
+    A signal is sent again until it is handled: CPython can lose one that
+    comes just while it looks for others, and a test would spin for ever.
+
     :param handler: what the signal's handler does, if it is used; it may raise
     """
 
@@ -105,13 +110,17 @@ class AtAnyPoint(fixtures.Fixture):
         self.addCleanup(threading.settrace, threading.gettrace())
         threading.settrace(None)
         sys.settrace(None)
-        before = signal.signal(signal.SIGALRM, self._handler)
+        before = signal.signal(signal.SIGALRM, self._handle)
         self.addCleanup(signal.signal, signal.SIGALRM, before)
         self.addCleanup(self.after, 0)
 
     def after(self, seconds: float) -> None:
-        """Send the main thread a signal, once; never if it is 0."""
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        """Let the handler be called once; never if seconds is 0."""
+        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+
+    def _handle(self, *arguments: Any) -> None:
+        self.after(0)
+        self._handler(*arguments)
 
     def raise_in(self, thread: threading.Thread, error: type) -> None:
         """Raise an exception in a thread, wherever it is."""
