@@ -174,6 +174,10 @@ class TestFiles(ProgramTestCase):
             )
 
 
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class TestInterrupt(ProgramTestCase):
     def test_ctrl_c_ends_it_without_a_traceback(self) -> None:
         with socket.create_server(('127.0.0.1', 0)) as listener:
@@ -188,6 +192,9 @@ class TestInterrupt(ProgramTestCase):
                 # As operators run it. The driver does not close a socket
                 # whose handshake is interrupted, and a test run says so.
                 env={**os.environ, 'PYTHONWARNINGS': 'ignore'},
+                # The tests may be a job in the background of a shell, which
+                # ignores Ctrl-C, and so does what is started from there.
+                preexec_fn=_heed_ctrl_c,
             )
             self.addCleanup(process.communicate)
             self.addCleanup(process.kill)
