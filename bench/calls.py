@@ -17,8 +17,8 @@ from ways.layer import Layer
 from ways.oslo_stock import OsloStock
 
 from myservice import context
-from myservice.db import dialects
 from myservice.db import models
+from myservice.db.sql import dialects
 from myservice.tests import proxy
 
 # The layer first: others use its settings (see ways.driver.quota_pair).

@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from myservice.db import dialects
+from myservice.db.sql import dialects
 from myservice.tests import servers
 
 #: name to how its server is made; that of SQLite is a file

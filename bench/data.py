@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from myservice.db import dialects
 from myservice.db import models
 from myservice.db.operation import new_id
+from myservice.db.sql import dialects
 
 #: metadata and tags of a resource
 DETAILS = 3

@@ -11,9 +11,9 @@ from sqlalchemy import event
 
 from myservice import context
 from myservice import db
-from myservice.db import dialects
 from myservice.db import engine as engines
 from myservice.db.operation import new_id
+from myservice.db.sql import dialects
 from ways import layer
 
 

@@ -15,9 +15,9 @@ import psycopg
 import pymysql
 import sqlalchemy as sa
 
-from myservice.db import dialects
 from myservice.db import engine
 from myservice.db.operation import new_id
+from myservice.db.sql import dialects
 from ways import base
 from ways import captured
 

@@ -17,9 +17,9 @@ from oslo_db.sqlalchemy import enginefacade
 from oslo_utils import timeutils
 
 from myservice import exception
-from myservice.db import clock
 from myservice.db import models
 from myservice.db.operation import new_id
+from myservice.db.sql import clock
 from ways import base
 
 

@@ -7,20 +7,20 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.db import clock
 from myservice.db import conditions
-from myservice.db import in_list
 from myservice.db import models
 from myservice.db import query
 from myservice.db import reservation_rows
 from myservice.db import resource_rows
 from myservice.db import service_rows
 from myservice.db.conditions import Conditions
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.resource_listing import LISTING
 from myservice.db.resource_rows import Claim
 from myservice.db.session import AnySession
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
+from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import backend_of
 
 _TABLE = resource_rows.TABLE
 _SERVICES = service_rows.TABLE

@@ -18,9 +18,9 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice import plain
-from myservice.db import in_list
 from myservice.db import validation
-from myservice.db.dialects import NAMES
+from myservice.db.sql import in_list
+from myservice.db.sql.dialects import NAMES
 
 _SEVERAL = (list, tuple, set, frozenset)
 

@@ -30,11 +30,11 @@ from myservice.db import marks
 from myservice.db import operation
 from myservice.db import turn
 from myservice.db import url_arguments
-from myservice.db.dialects import backend_of
-from myservice.db.dialects import parse_url
 from myservice.db.engine_plugin import EnginePlugin
 from myservice.db.engine_plugin import Form
 from myservice.db.engine_plugin import Pool
+from myservice.db.sql.dialects import backend_of
+from myservice.db.sql.dialects import parse_url
 
 # What serves those whom stale rows would do, where there is no replica.
 _ON_PRIMARY: dict[Form, Form] = {

@@ -21,7 +21,6 @@ from sqlalchemy import pool
 from sqlalchemy.engine import CreateEnginePlugin
 
 from myservice import exception
-from myservice.db import dialects
 from myservice.db import errors
 from myservice.db import fork
 from myservice.db import interrupts
@@ -33,6 +32,7 @@ from myservice.db import sqlite_url
 from myservice.db import turn
 from myservice.db import url_arguments
 from myservice.db import wire
+from myservice.db.sql import dialects
 
 LOG = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from sqlalchemy import exc
 
 from myservice import exception
 from myservice.db import error_details as details
-from myservice.db.dialects import Backend
 from myservice.db.error_details import Code
 from myservice.db.error_details import DriverError
+from myservice.db.sql.dialects import Backend
 
 # None is "as if it were not in the table".
 Make = Callable[[DriverError], Exception | None]

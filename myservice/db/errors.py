@@ -23,7 +23,6 @@ from sqlalchemy import exc
 
 from myservice import exception
 from myservice import pickling
-from myservice.db import dialects
 from myservice.db import error_codes
 from myservice.db import marks
 from myservice.db import operation
@@ -32,6 +31,7 @@ from myservice.db.error_codes import first_line as first_line
 from myservice.db.error_details import Code
 from myservice.db.error_details import DriverError
 from myservice.db.error_details import made
+from myservice.db.sql import dialects
 
 TRANSIENT = (
     db_exception.DBDeadlock,

@@ -22,9 +22,9 @@ from sqlalchemy import event
 
 from myservice.db import marks
 from myservice.db import operation
-from myservice.db import statements
 from myservice.db import wire
-from myservice.db.dialects import backend_of
+from myservice.db.sql import write_detection
+from myservice.db.sql.dialects import backend_of
 
 LOG = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _may_have_taken_effect(context: Any, busy: bool) -> bool:
     level = options.get('isolation_level', options[marks.FORM])
     statement = execution.invoked_statement
     if level.upper() != 'AUTOCOMMIT' or (
-        statement is not None and not statements.writes(statement)
+        statement is not None and not write_detection.writes(statement)
     ):
         return False
     executed = execution.cursor.rowcount != -1

@@ -24,8 +24,8 @@ from myservice.db import fork
 from myservice.db import operation
 from myservice.db import ownership
 from myservice.db import wire
-from myservice.db.dialects import backend_of
 from myservice.db.operation import Operation
+from myservice.db.sql.dialects import backend_of
 
 
 class Session(orm.Session):

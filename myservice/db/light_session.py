@@ -14,9 +14,9 @@ from myservice import exception
 from myservice.db import engine_plugin
 from myservice.db import errors
 from myservice.db import operation
-from myservice.db import statements
 from myservice.db.operation import Operation
-from myservice.db.statements import Effect
+from myservice.db.sql import write_detection
+from myservice.db.sql.write_detection import Effect
 
 
 class _Light:
@@ -112,15 +112,15 @@ class LightSession(_Light):
         """
         if self._connection is None:
             raise exception.SessionNotBegun()
-        effect = statements.effect_of(statement)
+        effect = write_detection.effect_of(statement)
         writes = effect is Effect.WRITES
         done = self._written
         if effect is not Effect.READS:
             if not self._writes:
-                statements.refuse_write(statement)
+                write_detection.refuse_write(statement)
             if not writes:
                 raise exception.LockInAutocommit(
-                    statement=statements.shown(statement)
+                    statement=write_detection.shown(statement)
                 )
             self._count_write(statement, params)
         try:
@@ -140,7 +140,7 @@ class LightSession(_Light):
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
             raise exception.SecondWriteInAutocommit(
-                statement=statements.shown(statement)
+                statement=write_detection.shown(statement)
             )
         self._call = operation.current()
 

@@ -4,14 +4,14 @@ import sqlalchemy as sa
 
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import clock
 from myservice.db import engine
-from myservice.db import in_list
 from myservice.db import models
 from myservice.db import validation
 from myservice.db.retry import in_batches
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
 
 _DELETE = sa.delete(models.Operation).where(
     in_list.is_member(models.Operation.id, 'expired')

@@ -18,8 +18,8 @@ from myservice import exception
 from myservice.db import engine
 from myservice.db import errors
 from myservice.db import sqlite_url
-from myservice.db.dialects import backend_of
 from myservice.db.migrations import comparison
+from myservice.db.sql.dialects import backend_of
 
 # Any number will do, as long as it is ours alone in the database.
 _POSTGRESQL_LOCK = 7305808867208692841

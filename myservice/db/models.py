@@ -12,12 +12,12 @@ from sqlalchemy.orm import column_property
 from sqlalchemy.orm import mapped_column
 
 from myservice import exception
-from myservice.db import clock
 from myservice.db import engine
-from myservice.db import storage
-from myservice.db import types
 from myservice.db.operation import new_id
 from myservice.db.rows import row_class
+from myservice.db.sql import clock
+from myservice.db.sql import storage
+from myservice.db.sql import types
 
 
 class Base(DeclarativeBase):

@@ -15,7 +15,7 @@ from sqlalchemy import orm
 
 from myservice import exception
 from myservice.db import errors
-from myservice.db import statements
+from myservice.db.sql import write_detection
 
 
 class OwnedTransaction(orm.SessionTransaction):
@@ -130,7 +130,7 @@ class ReadingConnection(sa.Connection):
     def _admit(self, statement: Any) -> None:
         transaction = self.transaction
         if transaction.is_active and transaction.session.read_only:
-            statements.refuse_write(statement)
+            write_detection.refuse_write(statement)
 
 
 class SharedConnection(ReadingConnection):
@@ -224,9 +224,9 @@ class SharedConnection(ReadingConnection):
 
     def _admit(self, statement: Any) -> None:
         super()._admit(statement)
-        if isinstance(statement, statements.IN_SQL):
-            if statements.ends_transaction(statement, self.dialect):
-                self._refuse_part(statements.shown(statement))
+        if isinstance(statement, write_detection.IN_SQL):
+            if write_detection.ends_transaction(statement, self.dialect):
+                self._refuse_part(write_detection.shown(statement))
 
 
 class _Lent:

@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 
 from myservice.context import ReadDeleted
-from myservice.db import dialects
-from myservice.db.dialects import Backend
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
+from myservice.db.sql import dialects
+from myservice.db.sql.dialects import Backend
 
 
 def force_index(statement: Any, table: Any, index: str) -> Any:

@@ -25,7 +25,6 @@ from myservice import plain
 from myservice.conf import quota as options
 from myservice.context import RequestContext
 from myservice.context import check_context
-from myservice.db import clock
 from myservice.db import engine
 from myservice.db import query
 from myservice.db import quota_counters
@@ -34,6 +33,7 @@ from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.rows import Row
 from myservice.db.session import AnySession
+from myservice.db.sql import clock
 
 LOG = logging.getLogger(__name__)
 

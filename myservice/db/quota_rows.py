@@ -16,19 +16,19 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
-from myservice.db import clock
-from myservice.db import in_list
 from myservice.db import query
 from myservice.db import quota_counters
 from myservice.db import quota_limits
 from myservice.db import reservation_rows
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.session import AnySession
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
+from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import backend_of
 
 Column = Literal['in_use', 'reserved']
 

@@ -15,8 +15,6 @@ import sqlalchemy as sa
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import clock
-from myservice.db import in_list
 from myservice.db import listing
 from myservice.db import quota_counters
 from myservice.db import quota_rows
@@ -25,6 +23,8 @@ from myservice.db.models import QuotaUsage
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
 
 _TABLE: Any = QuotaUsage.__table__
 

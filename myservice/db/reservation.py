@@ -26,9 +26,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import clock
 from myservice.db import engine
-from myservice.db import in_list
 from myservice.db import quota_limits
 from myservice.db import quota_rows
 from myservice.db import reservation_rows
@@ -39,6 +37,8 @@ from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
 from myservice.db.session import undo_on_refusal
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
 
 _TABLE: Any = Reservation.__table__
 

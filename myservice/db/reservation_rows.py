@@ -14,17 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from myservice.db import clock
 from myservice.db import engine
-from myservice.db import in_list
 from myservice.db import query
-from myservice.db.dialects import NAMES
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.operation import new_id
 from myservice.db.session import AnySession
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
+from myservice.db.sql.dialects import NAMES
+from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import backend_of
 
 _USAGE: Any = QuotaUsage.__table__
 _RESERVATION: Any = Reservation.__table__

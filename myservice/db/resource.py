@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_project
-from myservice.db import clock
 from myservice.db import query
 from myservice.db import quota_counters
 from myservice.db import resource_details
@@ -28,6 +27,7 @@ from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
 from myservice.db.session import undo_on_refusal
+from myservice.db.sql import clock
 
 _TABLE = resource_rows.TABLE
 _SETTABLE = ('name', 'kind', 'status')

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.db import in_list
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import ResourceMetadata
 from myservice.db.models import ResourceTag
 from myservice.db.session import AnySession
+from myservice.db.sql import in_list
 
 METADATA: Any = ResourceMetadata.__table__
 TAGS: Any = ResourceTag.__table__

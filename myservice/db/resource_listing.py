@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 from myservice.context import RequestContext
 from myservice.context import require_project
-from myservice.db import in_list
 from myservice.db import listing
 from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import ResourceRow
+from myservice.db.sql import in_list
 
 _TABLE = resource_rows.TABLE
 _METADATA = resource_details.METADATA

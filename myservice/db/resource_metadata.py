@@ -7,13 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice.context import RequestContext
-from myservice.db import in_list
 from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.resource_rows import Claim
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import get_session
+from myservice.db.sql import in_list
 
 _TABLE = resource_details.METADATA
 

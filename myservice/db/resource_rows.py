@@ -13,7 +13,6 @@ from myservice import plain
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import clock
 from myservice.db import conditions
 from myservice.db import query
 from myservice.db import quota_rows
@@ -21,6 +20,7 @@ from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.session import AnySession
+from myservice.db.sql import clock
 
 TABLE: Any = Resource.__table__
 

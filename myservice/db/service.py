@@ -16,7 +16,6 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import claim_rows
-from myservice.db import clock
 from myservice.db import listing
 from myservice.db import query
 from myservice.db import service_rows
@@ -26,6 +25,7 @@ from myservice.db.models import ServiceRow
 from myservice.db.retry import retry_on_failure
 from myservice.db.session import AnySession
 from myservice.db.session import get_session
+from myservice.db.sql import clock
 
 _TABLE = service_rows.TABLE
 _IDENTITY = ('host', 'binary')

@@ -13,15 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import exception
-from myservice.db import clock
-from myservice.db import in_list
 from myservice.db import models
 from myservice.db import query
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.models import Service
 from myservice.db.operation import new_id
 from myservice.db.session import AnySession
+from myservice.db.sql import clock
+from myservice.db.sql import in_list
+from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import backend_of
 
 TABLE: Any = Service.__table__
 

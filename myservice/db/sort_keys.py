@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice.db.conditions import without_index
-from myservice.db.dialects import Backend
+from myservice.db.sql.dialects import Backend
 
 #: direction, as callers write it, to whether NULL comes first
 NULLS_FIRST = {

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from oslotest import base
 
 from myservice import context
-from myservice.db import dialects
+from myservice.db.sql import dialects
 from myservice.tests import fixtures
 from myservice.tests import proxy
 

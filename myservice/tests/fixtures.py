@@ -22,11 +22,11 @@ from oslo_config import cfg
 
 from myservice import conf as options
 from myservice import db
-from myservice.db import dialects
 from myservice.db import engine
 from myservice.db import engine_plugin
 from myservice.db import models
 from myservice.db import quota_counters
+from myservice.db.sql import dialects
 from myservice.tests import servers
 
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import fixtures
 import sqlalchemy as sa
 
-from myservice.db import dialects
+from myservice.db.sql import dialects
 
 
 @dataclasses.dataclass(frozen=True)

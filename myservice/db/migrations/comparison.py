@@ -13,8 +13,8 @@ from alembic import autogenerate
 from alembic.runtime.migration import MigrationContext
 
 from myservice.db import models
-from myservice.db import storage
-from myservice.db import types
+from myservice.db.sql import storage
+from myservice.db.sql import types
 
 # Where alembic notes the revision.
 VERSION_TABLE = 'alembic_version'

@@ -24,7 +24,7 @@ from sqlalchemy.schema import DropConstraint
 from sqlalchemy.schema import DropIndex
 from sqlalchemy.schema import DropTable
 
-from myservice.db import storage
+from myservice.db.sql import storage
 
 # What alembic calls the table of an index that is dropped by its name alone.
 _UNKNOWN_TABLE = 'no_table'

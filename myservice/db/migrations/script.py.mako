@@ -8,7 +8,7 @@ Created: ${create_date.date()}
 import sqlalchemy as sa
 from alembic import op
 
-from myservice.db import types
+from myservice.db.sql import types
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

@@ -31,9 +31,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import exception
-from myservice.db import dialects
 from myservice.db import models
 from myservice.db import operation
+from myservice.db.sql import dialects
 from myservice.tests import calls
 from myservice.tests import fixtures
 from myservice.tests import interrupts

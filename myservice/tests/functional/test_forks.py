@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from myservice import conf
 from myservice import context
 from myservice import db
-from myservice.db.dialects import backend_of
+from myservice.db.sql.dialects import backend_of
 from myservice.tests import servers
 from myservice.tests.functional import base
 

@@ -23,8 +23,8 @@ from sqlalchemy import event
 
 from myservice import context
 from myservice import db
-from myservice.db import dialects
 from myservice.db import models
+from myservice.db.sql import dialects
 from myservice.tests import fixtures
 from myservice.tests import servers
 from myservice.tests.functional import base

@@ -24,8 +24,8 @@ from typing import Any
 import fixtures as plain_fixtures
 import sqlalchemy as sa
 
-from myservice.db import dialects
 from myservice.db import models
+from myservice.db.sql import dialects
 from myservice.tests import calls
 from myservice.tests import fixtures
 from myservice.tests import servers

@@ -15,9 +15,9 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import claim_rows
-from myservice.db import dialects
 from myservice.db import models
 from myservice.db import resource_listing
+from myservice.db.sql import dialects
 from myservice.tests import base
 from myservice.tests import calls
 from myservice.tests import factories

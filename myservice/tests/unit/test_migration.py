@@ -33,10 +33,10 @@ from myservice import exception
 from myservice.db import engine
 from myservice.db import migration
 from myservice.db import models
-from myservice.db import types
-from myservice.db.dialects import Backend
-from myservice.db.dialects import backend_of
 from myservice.db.migrations import resumption
+from myservice.db.sql import types
+from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import backend_of
 from myservice.tests import base
 from myservice.tests import fixtures
 from myservice.tests import proxy

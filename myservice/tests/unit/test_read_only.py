@@ -11,8 +11,8 @@ from oslo_db import exception as db_exception
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import statements
-from myservice.db.statements import Effect
+from myservice.db.sql import write_detection
+from myservice.db.sql.write_detection import Effect
 from myservice.tests import base
 from myservice.tests import factories
 
@@ -118,38 +118,44 @@ class TestEffects(base.TestCase):
     def test_what_writes_is_known(self) -> None:
         for statement in WRITTEN:
             self.assertEqual(
-                Effect.WRITES, statements.effect_of(statement), str(statement)
+                Effect.WRITES,
+                write_detection.effect_of(statement),
+                str(statement),
             )
 
     def test_what_locks_is_known(self) -> None:
         for statement in LOCKING:
             self.assertEqual(
-                Effect.LOCKS, statements.effect_of(statement), str(statement)
+                Effect.LOCKS,
+                write_detection.effect_of(statement),
+                str(statement),
             )
 
     def test_what_only_reads_is_known(self) -> None:
         for statement in READ:
             self.assertEqual(
-                Effect.READS, statements.effect_of(statement), str(statement)
+                Effect.READS,
+                write_detection.effect_of(statement),
+                str(statement),
             )
 
     def test_sql_is_known_as_its_text_is(self) -> None:
         for statement in (*WRITTEN, *LOCKING, *READ):
             if isinstance(statement, sa.TextClause):
                 self.assertEqual(
-                    statements.effect_of(statement),
-                    statements.effect_of(statement.text),
+                    write_detection.effect_of(statement),
+                    write_detection.effect_of(statement.text),
                 )
 
     def test_what_a_copy_adds_counts(self) -> None:
         reading = sa.select(TABLE.c.id)
-        self.assertEqual(Effect.READS, statements.effect_of(reading))
+        self.assertEqual(Effect.READS, write_detection.effect_of(reading))
         self.assertEqual(
-            Effect.LOCKS, statements.effect_of(reading.with_for_update())
+            Effect.LOCKS, write_detection.effect_of(reading.with_for_update())
         )
         deleting = sa.delete(TABLE).returning(TABLE.c.id).cte()
         self.assertEqual(
-            Effect.WRITES, statements.effect_of(reading.add_cte(deleting))
+            Effect.WRITES, write_detection.effect_of(reading.add_cte(deleting))
         )
 
 

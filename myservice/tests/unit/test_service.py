@@ -10,8 +10,8 @@ import testtools
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import clock
 from myservice.db import models
+from myservice.db.sql import clock
 from myservice.tests import base
 from myservice.tests import factories
 

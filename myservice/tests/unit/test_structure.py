@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import myservice
 from myservice import db
 from myservice import exception
-from myservice.db.dialects import NAMES
+from myservice.db.sql.dialects import NAMES
 from myservice.tests import base
 
 ROOT = pathlib.Path(myservice.__file__).parent

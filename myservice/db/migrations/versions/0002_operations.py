@@ -8,7 +8,7 @@ Created: 2026-11-21
 import sqlalchemy as sa
 from alembic import op
 
-from myservice.db import types
+from myservice.db.sql import types
 
 revision = '0002'
 down_revision = '0001'

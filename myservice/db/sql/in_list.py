@@ -28,8 +28,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from myservice.db.dialects import NAMES
-from myservice.db.dialects import is_of
+from myservice.db.sql.dialects import NAMES
+from myservice.db.sql.dialects import is_of
 
 _FEW = 8
 

@@ -15,8 +15,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from myservice.db import types
-from myservice.db.dialects import NAMES
+from myservice.db.sql import types
+from myservice.db.sql.dialects import NAMES
 
 
 class utcnow(FunctionElement[Any]):

@@ -17,7 +17,7 @@ from sqlalchemy.sql import selectable
 from sqlalchemy.sql import visitors
 
 from myservice import exception
-from myservice.db.dialects import backend_of
+from myservice.db.sql.dialects import backend_of
 
 
 class Effect(enum.IntEnum):

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from myservice.db.dialects import is_of
+from myservice.db.sql.dialects import is_of
 
 
 def exact_collation(dialect: sa.Dialect) -> str | None:

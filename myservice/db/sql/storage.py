@@ -12,9 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from myservice.db import types
-from myservice.db.dialects import NAMES
-from myservice.db.dialects import is_of
+from myservice.db.sql import types
+from myservice.db.sql.dialects import NAMES
+from myservice.db.sql.dialects import is_of
 
 _ENGINE = 'InnoDB'
 _ROW_FORMAT = 'DYNAMIC'

@@ -1,0 +1,1 @@
+"""What differs between the databases, as SQL: types, clock, lists, words."""
