@@ -28,8 +28,8 @@ from ways.oslo_stock import claim_next
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import engine as engines
 from myservice.db import models
+from myservice.db.engine import engines as engines
 
 # More than anybody can claim in a turn, and as many older ones that are held.
 _FREE = _HELD = 20_000

@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from myservice import context
 from myservice import db
-from myservice.db import engine as engines
+from myservice.db.engine import engines as engines
 from myservice.db.operation import new_id
 from myservice.db.sql import dialects
 from ways import layer

@@ -15,7 +15,7 @@ import psycopg
 import pymysql
 import sqlalchemy as sa
 
-from myservice.db import engine
+from myservice.db.engine import engines
 from myservice.db.operation import new_id
 from myservice.db.sql import dialects
 from ways import base
@@ -190,7 +190,7 @@ class Driver:
     def quota_pair(self) -> None:
         if self._pair is None:
             # What the layer sends; it has to be there, on this database.
-            bind = engine.get_engines().get_engine('transaction')
+            bind = engines.get_engines().get_engine('transaction')
             worker = captured.Captured(bind).worker()
             self._pair = self._open.enter_context(worker)
         self._pair()

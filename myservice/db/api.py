@@ -20,11 +20,11 @@ from myservice.db.conditions import Contains
 from myservice.db.conditions import Not
 from myservice.db.conditions import Range
 from myservice.db.conditions import StartsWith
-from myservice.db.engine import Engines
-from myservice.db.engine import configure
-from myservice.db.engine import dispose
-from myservice.db.engine import get_engine
-from myservice.db.errors import DATABASE_ERRORS
+from myservice.db.engine.engines import Engines
+from myservice.db.engine.engines import configure
+from myservice.db.engine.engines import dispose
+from myservice.db.engine.engines import get_engine
+from myservice.db.engine.errors import DATABASE_ERRORS
 from myservice.db.maintenance import purge_operations
 from myservice.db.quota import quota_create
 from myservice.db.quota import quota_destroy
@@ -63,8 +63,6 @@ from myservice.db.resource_rows import Claim
 from myservice.db.resource_tags import resource_tags_get
 from myservice.db.resource_tags import resource_tags_get_many
 from myservice.db.resource_tags import resource_tags_set
-from myservice.db.retry import atomic
-from myservice.db.retry import run_in_transaction
 from myservice.db.service import service_create
 from myservice.db.service import service_destroy
 from myservice.db.service import service_get
@@ -76,10 +74,12 @@ from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
 from myservice.db.service import service_unregister
 from myservice.db.service import service_update
-from myservice.db.session import get_session
-from myservice.db.session import savepoint
-from myservice.db.session import transaction
-from myservice.db.statistics import statistics
+from myservice.db.transaction.retry import atomic
+from myservice.db.transaction.retry import run_in_transaction
+from myservice.db.transaction.session import get_session
+from myservice.db.transaction.session import savepoint
+from myservice.db.transaction.session import transaction
+from myservice.db.transaction.statistics import statistics
 
 __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     # the engine

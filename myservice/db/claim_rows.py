@@ -16,11 +16,11 @@ from myservice.db import service_rows
 from myservice.db.conditions import Conditions
 from myservice.db.resource_listing import LISTING
 from myservice.db.resource_rows import Claim
-from myservice.db.session import AnySession
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction.session import AnySession
 
 _TABLE = resource_rows.TABLE
 _SERVICES = service_rows.TABLE

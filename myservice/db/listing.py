@@ -34,11 +34,11 @@ from myservice.db import query
 from myservice.db import validation
 from myservice.db.conditions import Conditions
 from myservice.db.rows import Row
-from myservice.db.session import AnySession
 from myservice.db.sort_keys import NULLS_FIRST
 from myservice.db.sort_keys import SortKey
 from myservice.db.sort_keys import ranges
 from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction.session import AnySession
 
 _LIMIT: Any = sa.bindparam('page_limit', type_=sa.Integer())
 

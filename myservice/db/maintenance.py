@@ -4,14 +4,14 @@ import sqlalchemy as sa
 
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import engine
 from myservice.db import models
 from myservice.db import validation
-from myservice.db.retry import in_batches
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import get_session
+from myservice.db.engine import engines
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
+from myservice.db.transaction.retry import in_batches
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import get_session
 
 _DELETE = sa.delete(models.Operation).where(
     in_list.is_member(models.Operation.id, 'expired')
@@ -33,7 +33,7 @@ def purge_operations(context: RequestContext, batch_size: int = 1000) -> int:
     validation.check_batch_size(batch_size)
     session = get_session(context, light=True)
     with session.begin():
-        lifetime = engine.get_conf().database.operation_lifetime
+        lifetime = engines.get_conf().database.operation_lifetime
         created_at = models.Operation.created_at
         expired = session.scalars(
             sa.select(models.Operation.id)

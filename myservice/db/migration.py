@@ -15,9 +15,9 @@ from alembic import util
 from alembic.runtime import migration
 
 from myservice import exception
-from myservice.db import engine
-from myservice.db import errors
-from myservice.db import sqlite_url
+from myservice.db.engine import engines
+from myservice.db.engine import errors
+from myservice.db.engine import sqlite_url
 from myservice.db.migrations import comparison
 from myservice.db.sql.dialects import backend_of
 
@@ -167,7 +167,7 @@ def _current(connection: sa.Connection) -> str | None:
 
 def _sqlite_file() -> pathlib.Path | None:
     """Return the file that the database is, if it is one."""
-    url = engine.get_engines().url
+    url = engines.get_engines().url
     if backend_of(url) != 'sqlite':
         return None
     file = sqlite_url.file_of(url)
@@ -189,10 +189,10 @@ def _reading_connection() -> Iterator[sa.Connection | None]:
     file = _sqlite_file()
     if file is not None and not file.exists():
         # An option that is wrong is told all the same.
-        dict(engine.get_engines().conf.database)
+        dict(engines.get_engines().conf.database)
         yield None
         return
-    with engine.get_engines().get_engine('snapshot').begin() as connection:
+    with engines.get_engines().get_engine('snapshot').begin() as connection:
         yield connection
 
 
@@ -222,11 +222,11 @@ def _patient_engine() -> Iterator[sa.Engine]:
     Its connections are closed in the end, and with them goes what they hold.
     In SQLite, where nobody waits for an answer, it is that of all others.
     """
-    shared = engine.get_engines()
+    shared = engines.get_engines()
     if backend_of(shared.url) == 'sqlite':
         yield shared.get_engine('transaction')
         return
-    own = engine.Engines(shared.conf)
+    own = engines.Engines(shared.conf)
     try:
         yield own.get_engine('migration')
     finally:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import column_property
 from sqlalchemy.orm import mapped_column
 
 from myservice import exception
-from myservice.db import engine
+from myservice.db.engine import engines
 from myservice.db.operation import new_id
 from myservice.db.rows import row_class
 from myservice.db.sql import clock
@@ -164,13 +164,13 @@ class Service(SoftDelete):
 _DOWN_TIME: Any = sa.bindparam(
     'down_time',
     type_=sa.Float(),
-    callable_=lambda: engine.get_conf().service.down_time,
+    callable_=lambda: engines.get_conf().service.down_time,
 )
 # As so many seconds ago.
 _MOST_AHEAD: Any = sa.bindparam(
     'most_ahead',
     type_=sa.Float(),
-    callable_=lambda: -engine.get_conf().service.down_time,
+    callable_=lambda: -engines.get_conf().service.down_time,
 )
 
 

@@ -12,9 +12,9 @@ from sqlalchemy.dialects import sqlite
 
 from myservice.context import ReadDeleted
 from myservice.db.rows import Row
-from myservice.db.session import AnySession
 from myservice.db.sql import dialects
 from myservice.db.sql.dialects import Backend
+from myservice.db.transaction.session import AnySession
 
 
 def force_index(statement: Any, table: Any, index: str) -> Any:

@@ -17,9 +17,9 @@ from myservice.db import quota_limits
 from myservice.db import validation
 from myservice.db.models import Quota
 from myservice.db.models import QuotaRow
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import AnySession
-from myservice.db.session import get_session
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.session import get_session
 
 _LISTING = listing.Listing(
     QuotaRow,

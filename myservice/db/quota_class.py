@@ -15,9 +15,9 @@ from myservice.db import quota_limits
 from myservice.db import validation
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaClassRow
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import AnySession
-from myservice.db.session import get_session
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.session import get_session
 
 _LISTING = listing.Listing(
     QuotaClassRow,

@@ -25,7 +25,7 @@ from sqlalchemy.sql import visitors
 from myservice import exception
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
-from myservice.db.session import AnySession
+from myservice.db.transaction.session import AnySession
 
 _USAGE: Any = QuotaUsage.__table__
 _RESERVATION: Any = Reservation.__table__

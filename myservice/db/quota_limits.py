@@ -25,15 +25,15 @@ from myservice import plain
 from myservice.conf import quota as options
 from myservice.context import RequestContext
 from myservice.context import check_context
-from myservice.db import engine
 from myservice.db import query
 from myservice.db import quota_counters
 from myservice.db import validation
+from myservice.db.engine import engines
 from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.rows import Row
-from myservice.db.session import AnySession
 from myservice.db.sql import clock
+from myservice.db.transaction.session import AnySession
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ _CLASS: Any = QuotaClass.__table__
 _built_in = dict(options.BUILT_IN)
 
 # The limits that were in force when each configuration was read last.
-_in_force: weakref.WeakKeyDictionary[engine.Engines, dict[str, int]] = (
+_in_force: weakref.WeakKeyDictionary[engines.Engines, dict[str, int]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -112,17 +112,17 @@ def defaults(context: RequestContext | None = None) -> dict[str, int]:
     :param context: the caller; without one it is that of the call under way
     :raises InvalidInput: when [quota] default_limits cannot be used
     """
-    engines = engine.get_engines(context)
-    configured: dict[str, int] = engines.conf.quota.default_limits or {}
+    ours = engines.get_engines(context)
+    configured: dict[str, int] = ours.conf.quota.default_limits or {}
     limits = {
         name: _built_in.get(name, UNLIMITED)
         for name in quota_counters.registered()
     }
     limits.update(configured)
-    if limits != _in_force.get(engines):
+    if limits != _in_force.get(ours):
         _check_configured(configured)
         _log(limits, configured)
-        _in_force[engines] = limits.copy()
+        _in_force[ours] = limits.copy()
     return limits
 
 
@@ -150,7 +150,7 @@ def _log(limits: Mapping[str, int], configured: Mapping[str, int]) -> None:
 
 def default_class() -> str:
     """Return the name of the class that counts."""
-    return str(engine.get_conf().quota.default_class)
+    return str(engines.get_conf().quota.default_class)
 
 
 def check_resources(names: Iterable[str]) -> None:

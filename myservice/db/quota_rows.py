@@ -24,11 +24,11 @@ from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
-from myservice.db.session import AnySession
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction.session import AnySession
 
 Column = Literal['in_use', 'reserved']
 

@@ -20,11 +20,11 @@ from myservice.db import quota_counters
 from myservice.db import quota_rows
 from myservice.db import validation
 from myservice.db.models import QuotaUsage
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import AnySession
-from myservice.db.session import get_session
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.session import get_session
 
 _TABLE: Any = QuotaUsage.__table__
 

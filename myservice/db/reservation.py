@@ -26,19 +26,19 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import engine
 from myservice.db import quota_limits
 from myservice.db import quota_rows
 from myservice.db import reservation_rows
 from myservice.db import validation
+from myservice.db.engine import engines
 from myservice.db.models import Reservation
-from myservice.db.retry import in_batches
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import AnySession
-from myservice.db.session import get_session
-from myservice.db.session import undo_on_refusal
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
+from myservice.db.transaction.retry import in_batches
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.session import get_session
+from myservice.db.transaction.session import undo_on_refusal
 
 _TABLE: Any = Reservation.__table__
 
@@ -244,7 +244,7 @@ def reservation_purge(context: RequestContext, batch_size: int = 1000) -> int:
     validation.check_batch_size(batch_size)
     session = get_session(context, light=True)
     with session.begin():
-        lifetime = engine.get_conf().database.operation_lifetime
+        lifetime = engines.get_conf().database.operation_lifetime
         old = session.scalars(
             sa.select(_TABLE.c.id)
             .where(

@@ -14,17 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from myservice.db import engine
 from myservice.db import query
+from myservice.db.engine import engines
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.operation import new_id
-from myservice.db.session import AnySession
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import NAMES
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction.session import AnySession
 
 _USAGE: Any = QuotaUsage.__table__
 _RESERVATION: Any = Reservation.__table__
@@ -87,7 +87,7 @@ def insert(
     :returns: their ids, the same ones in every attempt of a call
     """
     if expire is None:
-        expire = engine.get_conf().quota.reservation_expire
+        expire = engines.get_conf().quota.reservation_expire
     if isinstance(expire, datetime.timedelta):
         expire = expire.total_seconds()
     by_clock = not isinstance(expire, datetime.datetime)

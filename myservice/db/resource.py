@@ -23,11 +23,11 @@ from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.resource_rows import Claim
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import AnySession
-from myservice.db.session import get_session
-from myservice.db.session import undo_on_refusal
 from myservice.db.sql import clock
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.session import get_session
+from myservice.db.transaction.session import undo_on_refusal
 
 _TABLE = resource_rows.TABLE
 _SETTABLE = ('name', 'kind', 'status')

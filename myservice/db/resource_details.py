@@ -13,8 +13,8 @@ from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import ResourceMetadata
 from myservice.db.models import ResourceTag
-from myservice.db.session import AnySession
 from myservice.db.sql import in_list
+from myservice.db.transaction.session import AnySession
 
 METADATA: Any = ResourceMetadata.__table__
 TAGS: Any = ResourceTag.__table__

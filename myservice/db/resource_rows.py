@@ -19,8 +19,8 @@ from myservice.db import quota_rows
 from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
-from myservice.db.session import AnySession
 from myservice.db.sql import clock
+from myservice.db.transaction.session import AnySession
 
 TABLE: Any = Resource.__table__
 

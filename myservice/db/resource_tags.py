@@ -9,8 +9,8 @@ from myservice.db import resource_details
 from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.resource_rows import Claim
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import get_session
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import get_session
 
 _TABLE = resource_details.TAGS
 

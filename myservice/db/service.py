@@ -22,10 +22,10 @@ from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.models import Service
 from myservice.db.models import ServiceRow
-from myservice.db.retry import retry_on_failure
-from myservice.db.session import AnySession
-from myservice.db.session import get_session
 from myservice.db.sql import clock
+from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.session import get_session
 
 _TABLE = service_rows.TABLE
 _IDENTITY = ('host', 'binary')

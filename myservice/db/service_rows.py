@@ -17,11 +17,11 @@ from myservice.db import models
 from myservice.db import query
 from myservice.db.models import Service
 from myservice.db.operation import new_id
-from myservice.db.session import AnySession
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction.session import AnySession
 
 TABLE: Any = Service.__table__
 

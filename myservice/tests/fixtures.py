@@ -22,10 +22,10 @@ from oslo_config import cfg
 
 from myservice import conf as options
 from myservice import db
-from myservice.db import engine
-from myservice.db import engine_plugin
 from myservice.db import models
 from myservice.db import quota_counters
+from myservice.db.engine import engines
+from myservice.db.engine import plugin
 from myservice.db.sql import dialects
 from myservice.tests import servers
 
@@ -57,9 +57,9 @@ class Database(fixtures.Fixture):
             self.conf.set_override(name, value, group='database')
         db.api.configure(self.conf)
 
-    def engine(self, form: engine_plugin.Form = 'transaction') -> sa.Engine:
+    def engine(self, form: plugin.Form = 'transaction') -> sa.Engine:
         """Return the engine of a form."""
-        return engine.get_engines().get_engine(form)
+        return engines.get_engines().get_engine(form)
 
 
 class OtherDatabase(fixtures.Fixture):

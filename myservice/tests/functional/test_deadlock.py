@@ -14,7 +14,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import retry
+from myservice.db.transaction import retry
 from myservice.tests import factories
 from myservice.tests import servers
 from myservice.tests.functional import base

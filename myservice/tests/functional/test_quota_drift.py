@@ -30,11 +30,11 @@ from myservice import conf
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import engine
-from myservice.db import engine_plugin
 from myservice.db import models
 from myservice.db import quota_counters
 from myservice.db import quota_rows
+from myservice.db.engine import engines
+from myservice.db.engine import plugin
 from myservice.tests import fixtures
 from myservice.tests import proxy
 from myservice.tests import servers
@@ -44,7 +44,7 @@ SERVICES: Any = models.Service.__table__
 RESERVATIONS: Any = models.Reservation.__table__
 USAGES: Any = models.QuotaUsage.__table__
 
-FORMS: tuple[engine_plugin.Form, ...] = ('autocommit', 'transaction')
+FORMS: tuple[plugin.Form, ...] = ('autocommit', 'transaction')
 RESOURCES = ('resources', 'gigabytes')
 
 THREADS = 16
@@ -874,7 +874,7 @@ def main() -> None:
     counting('gigabytes').setUp()
     # An engine learns about its server once, by its first connection.
     for form in FORMS:
-        engine.get_engines().get_engine(form).connect().close()
+        engines.get_engines().get_engine(form).connect().close()
     print('ready', flush=True)
     sys.stdin.readline()
     worker = LossyWorker(projects.split(','), int(seed))

@@ -21,9 +21,9 @@ from oslo_db import exception as db_exception
 from myservice import conf as options
 from myservice import db
 from myservice import exception
-from myservice.db import engine
 from myservice.db import models
-from myservice.db.engine_plugin import Form
+from myservice.db.engine import engines
+from myservice.db.engine.plugin import Form
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
@@ -85,7 +85,7 @@ class TestConnection(EngineTestCase):
         conf([], project='myservice', default_config_files=[])
         self.assertEqual(
             '/var/lib/myservice/myservice.sqlite',
-            engine.Engines(conf).url.database,
+            engines.Engines(conf).url.database,
         )
         directory = self.useFixture(plain_fixtures.TempDir()).path
         conf.set_override('state_path', directory)
@@ -304,15 +304,15 @@ class TestWhatIsNotSent(EngineTestCase):
 class TestStart(EngineTestCase):
     def test_racing_first_calls_start_one_engine(self) -> None:
         started: list[str] = []
-        start = engine.Engines._start
+        start = engines.Engines._start
 
-        def slowly(engines: engine.Engines, form: Any) -> sa.Engine:
+        def slowly(ours: engines.Engines, form: Any) -> sa.Engine:
             started.append(form)
             time.sleep(0.1)
-            return start(engines, form)
+            return start(ours, form)
 
         self.database.configure()
-        with mock.patch.object(engine.Engines, '_start', slowly):
+        with mock.patch.object(engines.Engines, '_start', slowly):
             found = self.in_threads(8, lambda _: self.database.engine())
         self.assertEqual(1, len(set(found)))
         self.assertEqual(['transaction'], started)
@@ -356,7 +356,7 @@ class TestPing(EngineTestCase):
         )
         self.useFixture(
             plain_fixtures.MonkeyPatch(
-                'myservice.db.engine_plugin.time', clock
+                'myservice.db.engine.plugin.time', clock
             )
         )
 

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
-from myservice.db import error_codes
-from myservice.db import errors
-from myservice.db.error_details import DriverError
+from myservice.db.engine import error_codes
+from myservice.db.engine import errors
+from myservice.db.engine.error_details import DriverError
 from myservice.tests import base
 
 E = db_exception

@@ -19,9 +19,9 @@ from sqlalchemy import event
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import fork
 from myservice.db import models
-from myservice.db import sqlite_driver
+from myservice.db.engine import fork
+from myservice.db.engine import sqlite_driver
 from myservice.tests import base
 
 # In seconds; for what takes far less where nothing is wrong.

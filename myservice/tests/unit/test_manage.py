@@ -20,8 +20,8 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.cmd import manage
-from myservice.db import engine
 from myservice.db import migration
+from myservice.db.engine import engines
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests.unit import test_migration
@@ -85,7 +85,7 @@ class ManageTestCase(base.TestCase):
 
     def execute(self, statement: str) -> None:
         """Execute SQL in the database that the program used last."""
-        bind = engine.get_engines().get_engine('transaction')
+        bind = engines.get_engines().get_engine('transaction')
         with bind.begin() as connection:
             connection.exec_driver_sql(statement)
 

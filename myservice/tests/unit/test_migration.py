@@ -30,9 +30,9 @@ import myservice
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import engine
 from myservice.db import migration
 from myservice.db import models
+from myservice.db.engine import engines
 from myservice.db.migrations import resumption
 from myservice.db.sql import types
 from myservice.db.sql.dialects import Backend
@@ -968,4 +968,4 @@ class TestDirectory(base.TestCase):
         self.useFixture(fixtures.Database('sqlite://'))
         migration.sync()
         self.assertIsNone(migration.check())
-        self.assertEqual('sqlite://', str(engine.get_engines().url))
+        self.assertEqual('sqlite://', str(engines.get_engines().url))

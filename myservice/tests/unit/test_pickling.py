@@ -18,8 +18,8 @@ from oslo_db import exception as db_exception
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import errors
 from myservice.db import models
+from myservice.db.engine import errors
 from myservice.tests import base
 from myservice.tests import calls
 from myservice.tests import factories

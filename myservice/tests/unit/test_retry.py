@@ -14,7 +14,7 @@ from myservice import db
 from myservice import exception
 from myservice.db import models
 from myservice.db import operation
-from myservice.db import retry
+from myservice.db.transaction import retry
 from myservice.tests import base
 from myservice.tests import factories
 

@@ -23,8 +23,8 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import sqlite_connection
-from myservice.db import turn
+from myservice.db.engine import fair_lock
+from myservice.db.engine import sqlite_connection
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
@@ -702,7 +702,7 @@ class TestWaitsForOthers(SQLiteTestCase):
 
     def test_for_sqlite_busy_timeout_as_a_whole(self) -> None:
         self.database.configure(sqlite_busy_timeout=3, db_max_retries=0)
-        place = turn.Place(self.turns)
+        place = fair_lock.Place(self.turns)
         elsewhere(lambda: place.take(LONG))
         process = sqlite3.connect(self.path, isolation_level=None)
         process.execute('BEGIN IMMEDIATE')

@@ -14,7 +14,7 @@ from typing import Any
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import turn
+from myservice.db.engine import fair_lock
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import interrupts
@@ -27,8 +27,8 @@ class Interrupted(BaseException):
     """What the handler of a signal raises, or one thread in another."""
 
 
-def take(turns: turn.Turns, timeout: float = LONG) -> turn.Place:
-    place = turn.Place(turns)
+def take(turns: fair_lock.Turns, timeout: float = LONG) -> fair_lock.Place:
+    place = fair_lock.Place(turns)
     if not place.take(timeout):
         raise TimeoutError
     return place
@@ -55,7 +55,7 @@ def in_thread(function: Any) -> Any:
 
 
 @contextlib.contextmanager
-def held(turns: turn.Turns) -> Iterator[threading.Event]:
+def held(turns: fair_lock.Turns) -> Iterator[threading.Event]:
     """Let another thread have the turn, until the block sets the event."""
     has, over = threading.Event(), threading.Event()
 
@@ -74,7 +74,7 @@ def held(turns: turn.Turns) -> Iterator[threading.Event]:
         wait()
 
 
-def wait_until_so_many_wait(turns: turn.Turns, count: int) -> None:
+def wait_until_so_many_wait(turns: fair_lock.Turns, count: int) -> None:
     give_up = time.monotonic() + LONG
     while len(turns.queue) <= count and time.monotonic() < give_up:
         time.sleep(0.001)
@@ -83,12 +83,12 @@ def wait_until_so_many_wait(turns: turn.Turns, count: int) -> None:
 class TestTurns(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns('it')
+        self.turns = fair_lock.Turns('it')
 
     def is_free(self) -> bool:
         """Return whether a new thread gets the turn, and gives it back."""
         place = in_thread(lambda: take(self.turns))()
-        if not isinstance(place, turn.Place):
+        if not isinstance(place, fair_lock.Place):
             return False
         place.leave()
         return not self.turns.queue
@@ -114,7 +114,7 @@ class TestTurns(base.TestCase):
 
     def test_who_has_waited_for_too_long_gives_up_their_place(self) -> None:
         with held(self.turns):
-            place = turn.Place(self.turns)
+            place = fair_lock.Place(self.turns)
             self.assertFalse(place.take(0.01))
             self.assertEqual(1, len(self.turns.queue))
         self.assertTrue(self.is_free())
@@ -124,11 +124,11 @@ class TestTurns(base.TestCase):
         place.leave()
         with held(self.turns):
             place.leave()
-            self.assertFalse(turn.Place(self.turns).take(0.01))
+            self.assertFalse(fair_lock.Place(self.turns).take(0.01))
 
     def test_who_is_gone_has_left(self) -> None:
         with held(self.turns) as over:
-            first = turn.Place(self.turns)
+            first = fair_lock.Place(self.turns)
             self.turns.queue.append(first._ref)
             result = in_thread(lambda: take(self.turns).leave())
             wait_until_so_many_wait(self.turns, 2)
@@ -149,7 +149,7 @@ class TestTurns(base.TestCase):
 class TestOwnTurn(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns('it')
+        self.turns = fair_lock.Turns('it')
 
     def test_nobody_waits_for_their_own_thread(self) -> None:
         place = take(self.turns)
@@ -189,7 +189,7 @@ class TestOwnTurn(base.TestCase):
 
     def test_garbage_holds_nothing(self) -> None:
         class Holder:
-            def __init__(self, place: turn.Place) -> None:
+            def __init__(self, place: fair_lock.Place) -> None:
                 self.place, self.me = place, self
 
         gc.collect()
@@ -223,7 +223,7 @@ class TestOwnTurn(base.TestCase):
         self.assertEqual(1, len(errors))
 
     @contextlib.contextmanager
-    def ends_soon(self, place: turn.Place) -> Iterator[None]:
+    def ends_soon(self, place: fair_lock.Place) -> Iterator[None]:
         def end() -> None:
             wait_until_so_many_wait(self.turns, 1)
             place.leave()
@@ -235,7 +235,7 @@ class TestOwnTurn(base.TestCase):
 
 class TestFork(base.TestCase):
     def test_a_child_has_turns_of_its_own(self) -> None:
-        turns = turn.Turns('it')
+        turns = fair_lock.Turns('it')
         with held(turns):
             child = os.fork()
             if child == 0:
@@ -250,7 +250,7 @@ class TestFork(base.TestCase):
 class Closing:
     """Ends a turn in its finalizer, as a connection does."""
 
-    def __init__(self, place: turn.Place) -> None:
+    def __init__(self, place: fair_lock.Place) -> None:
         self.place = place
         self.me = self
 
@@ -261,13 +261,13 @@ class Closing:
 class TestInterrupts(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.turns = turn.Turns('it')
+        self.turns = fair_lock.Turns('it')
         self.taken = 0
         self.over = False
 
     def work(self) -> None:
         """Take a turn, as those do who use turns, and give it back."""
-        place = turn.Place(self.turns)
+        place = fair_lock.Place(self.turns)
         try:
             if place.take(LONG):
                 self.taken += 1
@@ -299,7 +299,7 @@ class TestInterrupts(base.TestCase):
         for thread in threads:
             thread.join(LONG)
         self.assertIsInstance(
-            in_thread(lambda: take(self.turns))(), turn.Place
+            in_thread(lambda: take(self.turns))(), fair_lock.Place
         )
         self.assertGreater(self.taken, 100)
 
@@ -324,7 +324,7 @@ class TestInterrupts(base.TestCase):
         for wait in others:
             wait()
         self.assertIsInstance(
-            in_thread(lambda: take(self.turns))(), turn.Place
+            in_thread(lambda: take(self.turns))(), fair_lock.Place
         )
 
     def repeat(self) -> None:
@@ -336,7 +336,7 @@ class TestInterrupts(base.TestCase):
         threshold = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *threshold)
         gc.set_threshold(1)
-        other = turn.Turns('it')
+        other = fair_lock.Turns('it')
 
         def work() -> None:
             for _ in range(200):
@@ -395,7 +395,7 @@ class TestHandlers(base.DatabaseTestCase):
 
 
 class TestCollisions(base.DatabaseTestCase):
-    def most_at_once(self, collisions: turn.Collisions) -> int:
+    def most_at_once(self, collisions: fair_lock.Collisions) -> int:
         inside, most = 0, 0
         lock = threading.Lock()
 
@@ -412,16 +412,16 @@ class TestCollisions(base.DatabaseTestCase):
         return most
 
     def test_attempts_go_in_single_file_for_a_while(self) -> None:
-        collisions = turn.Collisions()
+        collisions = fair_lock.Collisions()
         self.assertTrue(self.most_at_once(collisions) > 1)
         collisions.note(10)
         self.assertEqual(1, self.most_at_once(collisions))
-        collisions = turn.Collisions()
+        collisions = fair_lock.Collisions()
         collisions.note(0)
         self.assertTrue(self.most_at_once(collisions) > 1)
 
     def test_an_attempt_inside_of_another_one_goes_in_its_turn(self) -> None:
-        collisions = turn.Collisions()
+        collisions = fair_lock.Collisions()
         collisions.note(10)
         order: list[str] = []
 
@@ -435,7 +435,7 @@ class TestCollisions(base.DatabaseTestCase):
         self.assertEqual(['inner', 'outer'], order)
 
     def test_who_is_interrupted_ends_their_turn(self) -> None:
-        collisions = turn.Collisions()
+        collisions = fair_lock.Collisions()
         collisions.note(10)
 
         def attempt() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import util
 
-from myservice.db import sqlite_url
-from myservice.db.error_codes import first_line
+from myservice.db.engine import sqlite_url
+from myservice.db.engine.error_codes import first_line
 from myservice.db.sql import dialects
 
 # What this layer or SQLAlchemy decides, and what cannot be written as text.

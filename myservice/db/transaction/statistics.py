@@ -5,8 +5,8 @@ import dataclasses
 import threading
 from typing import Any
 
-from myservice.db import engine
-from myservice.db import fork
+from myservice.db.engine import engines
+from myservice.db.engine import fork
 
 
 class _Counters:
@@ -56,7 +56,7 @@ def statistics() -> Statistics:
             retries=dict(_counters.retries),
             in_doubt_resolved=_counters.in_doubt['resolved'],
             in_doubt_unresolved=_counters.in_doubt['unresolved'],
-            pools=engine.get_engines().pool_use(),
+            pools=engines.get_engines().pool_use(),
         )
 
 

@@ -24,15 +24,15 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import check_context
-from myservice.db import engine
 from myservice.db import operation
-from myservice.db.engine_plugin import Form
-from myservice.db.engine_plugin import is_autocommit
-from myservice.db.joined_session import Session
-from myservice.db.joined_session import Transaction
-from myservice.db.light_session import LightSession
-from myservice.db.light_session import LightTransaction
+from myservice.db.engine import engines
+from myservice.db.engine.plugin import Form
+from myservice.db.engine.plugin import is_autocommit
 from myservice.db.operation import Operation
+from myservice.db.transaction.core_session import LightSession
+from myservice.db.transaction.core_session import LightTransaction
+from myservice.db.transaction.orm_session import Session
+from myservice.db.transaction.orm_session import Transaction
 
 
 class AnySession(Protocol):
@@ -102,7 +102,7 @@ def get_session(
     if joined is not None:
         _refuse_bind(bind or binds, 'the transaction of the context is open')
         return joined.join()
-    engines = engine.get_engines(context)
+    ours = engines.get_engines(context)
     if bind is not None or binds is not None:
         _refuse_bind(autocommit or light, 'it is for the default form')
         for each in (bind, *(binds or {}).values()):
@@ -111,17 +111,17 @@ def get_session(
                 not known, f'{each!r:.100} is no Engine or Connection'
             )
             _refuse_bind(each and each.dialect.is_async, 'it is for asyncio')
-        default = bind or engines.get_engine('transaction')
+        default = bind or ours.get_engine('transaction')
         return Session(default, binds, read_only)
     if read_only:
         stale = context is not None and context.takes_stale
         form: Form = 'stale_read' if stale else 'read'
-        return LightSession(engines.get_engine(form), writes=0)
+        return LightSession(ours.get_engine(form), writes=0)
     if autocommit:
-        return LightSession(engines.get_engine('autocommit'), writes=1)
+        return LightSession(ours.get_engine('autocommit'), writes=1)
     if light:
-        return LightTransaction(engines.get_engine('light'))
-    return Session(engines.get_engine('transaction'))
+        return LightTransaction(ours.get_engine('light'))
+    return Session(ours.get_engine('transaction'))
 
 
 @contextlib.contextmanager
@@ -170,7 +170,7 @@ def transaction(
     own = _own_session(context, read_only, bind)
     opened = Transaction(own, handover, context.transaction_slot)
     # Longer than that no answer is waited for.
-    patience = engine.get_engines(context).conf.database.read_timeout
+    patience = engines.get_engines(context).conf.database.read_timeout
     call = operation.current()
     try:
         try:
@@ -197,7 +197,7 @@ def _own_session(
         form = 'stale_snapshot' if context.takes_stale else 'snapshot'
     if bind is not None:
         # Calls that join rely on its isolation level, and on our errors.
-        ours = engine.get_engine(context, read_only)
+        ours = engines.get_engine(context, read_only)
         _refuse_bind(
             not isinstance(bind, sa.Connection) or bind.engine is not ours,
             'it is no connection of get_engine()',
@@ -206,7 +206,7 @@ def _own_session(
             is_autocommit(bind.get_execution_options()), 'it is in AUTOCOMMIT'
         )
     return Session(
-        bind or engine.get_engines(context).get_engine(form),
+        bind or engines.get_engines(context).get_engine(form),
         read_only=read_only,
     )
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from myservice.db import errors
+from myservice.db.engine import errors
 
 LOG = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from oslo_db import exception as db_exception
 from sqlalchemy import exc
 
 from myservice import exception
-from myservice.db import error_details as details
-from myservice.db.error_details import Code
-from myservice.db.error_details import DriverError
+from myservice.db.engine import error_details as details
+from myservice.db.engine.error_details import Code
+from myservice.db.engine.error_details import DriverError
 from myservice.db.sql.dialects import Backend
 
 # None is "as if it were not in the table".

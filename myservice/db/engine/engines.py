@@ -5,7 +5,7 @@ transactions, one in AUTOCOMMIT for calls that are a single statement, and one
 for read-only transactions, so that no connection changes its mode, which would
 cost round trips. The enginefacade makes them, so ``[database]`` means what
 operators know; what its defaults cost too much is put right by
-engine_plugin.py.
+plugin.py.
 """
 
 import collections
@@ -24,15 +24,15 @@ from sqlalchemy import exc
 from myservice import conf as options
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.db import errors
-from myservice.db import fork
-from myservice.db import marks
 from myservice.db import operation
-from myservice.db import turn
-from myservice.db import url_arguments
-from myservice.db.engine_plugin import EnginePlugin
-from myservice.db.engine_plugin import Form
-from myservice.db.engine_plugin import Pool
+from myservice.db.engine import errors
+from myservice.db.engine import fair_lock
+from myservice.db.engine import fork
+from myservice.db.engine import marks
+from myservice.db.engine import url_arguments
+from myservice.db.engine.plugin import EnginePlugin
+from myservice.db.engine.plugin import Form
+from myservice.db.engine.plugin import Pool
 from myservice.db.sql.dialects import backend_of
 from myservice.db.sql.dialects import parse_url
 
@@ -73,8 +73,8 @@ class Engines:
         """
         #: function to the collisions of its calls, which are those that are
         #: likely to want the same rows
-        self.collisions: collections.defaultdict[str, turn.Collisions] = (
-            collections.defaultdict(turn.Collisions)
+        self.collisions: collections.defaultdict[str, fair_lock.Collisions] = (
+            collections.defaultdict(fair_lock.Collisions)
         )
         for form, engine in list(self._engines.items()):
             if getattr(engine.pool, 'is_cut_off', False):

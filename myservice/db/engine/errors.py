@@ -23,14 +23,14 @@ from sqlalchemy import exc
 
 from myservice import exception
 from myservice import pickling
-from myservice.db import error_codes
-from myservice.db import marks
 from myservice.db import operation
-from myservice.db import refused_connection
-from myservice.db.error_codes import first_line as first_line
-from myservice.db.error_details import Code
-from myservice.db.error_details import DriverError
-from myservice.db.error_details import made
+from myservice.db.engine import error_codes
+from myservice.db.engine import marks
+from myservice.db.engine import refused_connection
+from myservice.db.engine.error_codes import first_line as first_line
+from myservice.db.engine.error_details import Code
+from myservice.db.engine.error_details import DriverError
+from myservice.db.engine.error_details import made
 from myservice.db.sql import dialects
 
 TRANSIENT = (

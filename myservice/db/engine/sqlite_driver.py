@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from myservice import exception
-from myservice.db import fork
+from myservice.db.engine import fork
 
 # For how long each statement may keep all others waiting for a fork, and then
 # all of them go on, in seconds.

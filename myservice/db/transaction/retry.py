@@ -38,14 +38,14 @@ from myservice import exception
 from myservice import plain
 from myservice.context import RequestContext
 from myservice.context import check_context
-from myservice.db import engine
-from myservice.db import errors
 from myservice.db import models
 from myservice.db import operation
-from myservice.db import statistics
-from myservice.db.session import get_session
-from myservice.db.session import open_transaction
-from myservice.db.session import transaction
+from myservice.db.engine import engines
+from myservice.db.engine import errors
+from myservice.db.transaction import statistics
+from myservice.db.transaction.session import get_session
+from myservice.db.transaction.session import open_transaction
+from myservice.db.transaction.session import transaction
 
 LOG = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ def retry_on_failure(
             return function(*args, **kwargs)
 
         def new_operation() -> operation.Operation:
-            engines = None if context is None else context.engines
-            return operation.Operation(function.__name__, engines)
+            named = None if context is None else context.engines
+            return operation.Operation(function.__name__, named)
 
         if open_transaction(context) is not None:
             # An operation of its own: two creates in one transaction must
@@ -286,7 +286,7 @@ class _Attempts:
         raise self._unknown(error) from error
 
     def _in_turn(self) -> Any:
-        collisions = engine.get_engines().collisions[self._operation.function]
+        collisions = engines.get_engines().collisions[self._operation.function]
         try:
             return collisions.avoid(self._attempt_or_trace)
         except db_exception.DBDeadlock as error:
@@ -336,7 +336,7 @@ class _Attempts:
         )
 
     def _wait_or_give_up(self, number: int, error: Exception) -> None:
-        database = engine.get_conf().database
+        database = engines.get_conf().database
         delay = _delay(number, database)
         deadline = database.db_retry_deadline
         late = time.monotonic() - self._started + delay > deadline > 0

@@ -20,9 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from myservice.db import marks
 from myservice.db import operation
-from myservice.db import wire
+from myservice.db.engine import marks
+from myservice.db.engine import wire
 from myservice.db.sql import write_detection
 from myservice.db.sql.dialects import backend_of
 
@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 # they are written in C.
 _DRIVERS = (
     'myservice.db.sqlite_',
-    'myservice.db.wire',
+    'myservice.db.engine.wire',
     'psycopg',
     'pymysql',
     'sqlalchemy',

@@ -11,9 +11,9 @@ from typing import Self
 import sqlalchemy as sa
 
 from myservice import exception
-from myservice.db import engine_plugin
-from myservice.db import errors
 from myservice.db import operation
+from myservice.db.engine import errors
+from myservice.db.engine import plugin
 from myservice.db.operation import Operation
 from myservice.db.sql import write_detection
 from myservice.db.sql.write_detection import Effect
@@ -161,21 +161,21 @@ class LightTransaction(_Light):
     def begin(self) -> Iterator[Self]:
         """Return the block that is the transaction."""
         with self._engine.connect() as connection:
-            engine_plugin.mark_ended(connection)
+            plugin.mark_ended(connection)
             self._connection = connection
             self._failure: BaseException | None = None
             try:
                 yield self
             except BaseException:
                 connection.rollback()
-                engine_plugin.mark_ended(connection)
+                plugin.mark_ended(connection)
                 raise
             finally:
                 self._connection = None
             if self._failure is not None:
                 raise errors.doomed(self._failure) from self._failure
             if connection.in_transaction():
-                engine_plugin.mark_committing(connection)
+                plugin.mark_committing(connection)
                 connection.commit()
 
     def __enter__(self) -> Self:
@@ -203,7 +203,7 @@ class LightTransaction(_Light):
         if connection is None:
             raise exception.SessionNotBegun()
         if not connection.in_transaction():
-            engine_plugin.mark_open(connection)
+            plugin.mark_open(connection)
         try:
             return connection.execute(statement, params)
         except BaseException as error:

@@ -14,8 +14,8 @@ from typing import Any
 
 from oslo_db import exception as db_exception
 
-from myservice.db import sqlite_driver
-from myservice.db import turn
+from myservice.db.engine import fair_lock
+from myservice.db.engine import sqlite_driver
 
 # In seconds. To tell SQLite that it may wait for less than that less is not
 # worth the statement.
@@ -25,7 +25,7 @@ _SHORT = 0.1
 class Connection(sqlite_driver.Connection):
     """A connection that is lent to one user at a time."""
 
-    place: turn.Place | None = None
+    place: fair_lock.Place | None = None
     _only_reads = False
 
     def only_read(self) -> None:
@@ -81,7 +81,7 @@ class FileConnection(Connection):
     _busy_timeout = 0.0
     _is_shortened = False
 
-    def take_turn(self, turns: turn.Turns, timeout: float) -> None:
+    def take_turn(self, turns: fair_lock.Turns, timeout: float) -> None:
         """Wait for the turn to write.
 
         :param turns: those of the file
@@ -91,7 +91,7 @@ class FileConnection(Connection):
         :raises WouldWaitForItself: when the caller has it already
         """
         self._busy_timeout = timeout
-        self.place = place = turn.Place(turns)
+        self.place = place = fair_lock.Place(turns)
         if not place.take(timeout):
             raise db_exception.DBDeadlock('database is locked')
         if place.waited > _SHORT:
@@ -128,12 +128,14 @@ class FileConnection(Connection):
         self.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}').close()
 
 
-_turns: weakref.WeakValueDictionary[str, turn.Turns] = (
+_turns: weakref.WeakValueDictionary[str, fair_lock.Turns] = (
     weakref.WeakValueDictionary()
 )
 
 
-def turns_of(path: str) -> turn.Turns:
+def turns_of(path: str) -> fair_lock.Turns:
     """Return the turns of those who write to a file, by whatever engine."""
-    new = turn.Turns('the lock of the one writer that SQLite has at a time')
+    new = fair_lock.Turns(
+        'the lock of the one writer that SQLite has at a time'
+    )
     return _turns.setdefault(os.path.realpath(path), new)

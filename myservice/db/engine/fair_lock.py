@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from myservice import exception
-from myservice.db import fork
+from myservice.db.engine import fork
 
 # In seconds. PostgreSQL takes one to find a deadlock.
 _LONGEST = 10

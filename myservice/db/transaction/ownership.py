@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from myservice import exception
-from myservice.db import errors
+from myservice.db.engine import errors
 from myservice.db.sql import write_detection
 
 

@@ -1,8 +1,8 @@
 """How an engine is shaped, by public hooks of SQLAlchemy.
 
 ``EnginePlugin`` is loaded by the URL parameter ``plugin=myservice``, which
-engine.py adds. It puts right what the defaults of oslo.db and SQLAlchemy cost:
-pings, double rollbacks, connections that are not pooled.
+engines.py adds. It puts right what the defaults of oslo.db and SQLAlchemy
+cost: pings, double rollbacks, connections that are not pooled.
 """
 
 import logging
@@ -21,17 +21,17 @@ from sqlalchemy import pool
 from sqlalchemy.engine import CreateEnginePlugin
 
 from myservice import exception
-from myservice.db import errors
-from myservice.db import fork
-from myservice.db import interrupts
-from myservice.db import marks
 from myservice.db import operation
-from myservice.db import pooler
-from myservice.db import sqlite_connection
-from myservice.db import sqlite_url
-from myservice.db import turn
-from myservice.db import url_arguments
-from myservice.db import wire
+from myservice.db.engine import errors
+from myservice.db.engine import fair_lock
+from myservice.db.engine import fork
+from myservice.db.engine import interrupts
+from myservice.db.engine import marks
+from myservice.db.engine import pooler
+from myservice.db.engine import sqlite_connection
+from myservice.db.engine import sqlite_url
+from myservice.db.engine import url_arguments
+from myservice.db.engine import wire
 from myservice.db.sql import dialects
 
 LOG = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class MemoryPool(Pool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._turns = turn.Turns(
+        self._turns = fair_lock.Turns(
             'the one connection of the SQLite database in memory'
         )
 
@@ -117,7 +117,7 @@ class MemoryPool(Pool):
         :raises PoolTimeout: when it did not become free
         :raises WouldWaitForItself: when the caller has it already
         """
-        place = turn.Place(self._turns)
+        place = fair_lock.Place(self._turns)
         try:
             if not place.take(self.timeout()):
                 raise exception.PoolTimeout(timeout=self.timeout(), held=1)
@@ -149,7 +149,7 @@ class EnginePlugin(CreateEnginePlugin):
         kwargs['execution_options'] = {marks.FORM: self._form}
         self._arguments = kwargs.setdefault('connect_args', {})
         self._busy_timeout = self._option('sqlite_busy_timeout')
-        self._turns: turn.Turns | None = None
+        self._turns: fair_lock.Turns | None = None
         self._pid = fork.pid
         self._records: weakref.WeakSet[Any] = weakref.WeakSet()
         # One ping before each call would be a third of its round trips.

@@ -1,0 +1,1 @@
+"""Connections: engines, pools, what is sent, and what errors mean."""

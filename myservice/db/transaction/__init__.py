@@ -1,0 +1,1 @@
+"""Sessions and transactions: who commits, and when a call is repeated."""
