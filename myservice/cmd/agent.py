@@ -8,7 +8,7 @@ import sys
 from oslo_config import cfg
 from oslo_log import log
 
-from myservice import agent
+from myservice.agent.process import Agent
 from myservice.cmd import common
 from myservice.cmd import terminal
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             for option in _VALUES
             if conf[option.dest] is not None
         }
-        process = agent.Agent(conf, values, conf.replace, reload)
+        process = Agent(conf, values, conf.replace, reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.stop())
         signal.signal(signal.SIGHUP, lambda *_: process.reload())

@@ -15,13 +15,13 @@ from oslo_db import exception as db_exception
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import claim_rows
-from myservice.db import listing
-from myservice.db import query
 from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.models import Service
 from myservice.db.models import ServiceRow
+from myservice.db.query import listing
+from myservice.db.query import lookup
+from myservice.db.resources import acquire
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
@@ -117,16 +117,16 @@ def service_register(
         service_rows.register(values, only_if_silent_for, session=session)
         key = {name: values[name] for name in _IDENTITY}
         own = {**key, 'operation': session.operation.id}
-        row = query.get('no', ServiceRow, own, session=session)
+        row = lookup.get('no', ServiceRow, own, session=session)
         if row is None:
-            other = query.get('no', ServiceRow, key, session=session)
+            other = lookup.get('no', ServiceRow, key, session=session)
             raise exception.ServiceAlive(
                 service_id=other.id,
                 registration=other.registration,
                 last_seen_at=other.last_seen_at,
                 **key,
             )
-        claim_rows.free_all_of(row.id, session=session)
+        acquire.free_all_of(row.id, session=session)
         return cast(Service, row)
 
 
@@ -164,7 +164,9 @@ def service_create(
                 host=values['host'], binary=values['binary']
             ) from error
         key = {'id': service_id}
-        return cast(Service, query.get('no', ServiceRow, key, session=session))
+        return cast(
+            Service, lookup.get('no', ServiceRow, key, session=session)
+        )
 
 
 @retry_on_failure
@@ -400,18 +402,18 @@ def service_destroy(
     session = get_session(context, light=True)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)
-        claims = claim_rows.count_of(service_id, session=session)
+        claims = acquire.count_of(service_id, session=session)
         if claims and not force:
             raise exception.ServiceInUse(service_id=service_id, claims=claims)
         if claims:
-            claim_rows.free_all_of(service_id, session=session)
+            acquire.free_all_of(service_id, session=session)
         service_ref.delete(session=session)
 
 
 def _service_get(
     context: RequestContext, service_id: str, *, session: AnySession
 ) -> Service:
-    row = query.get(
+    row = lookup.get(
         context.read_deleted, ServiceRow, {'id': service_id}, session=session
     )
     if row is None:
@@ -423,7 +425,7 @@ def _service_get_by_host_and_binary(
     context: RequestContext, host: str, binary: str, *, session: AnySession
 ) -> Service:
     key = {'host': host, 'binary': binary}
-    row = query.get(context.read_deleted, ServiceRow, key, session=session)
+    row = lookup.get(context.read_deleted, ServiceRow, key, session=session)
     if row is None:
         raise exception.HostBinaryNotFound(host=host, binary=binary)
     return cast(Service, row)

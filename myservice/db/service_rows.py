@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.db import models
-from myservice.db import query
 from myservice.db.models import Service
 from myservice.db.operation import new_id
+from myservice.db.query import lookup
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
@@ -246,7 +246,7 @@ def _registering(
             name: sa.case((may, new), else_=TABLE.c[name])
             for name, new in changes.items()
         }
-    return query.upsert(
+    return lookup.upsert(
         backend,
         TABLE,
         (*identity, 'deleted'),

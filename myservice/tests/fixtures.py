@@ -23,9 +23,9 @@ from oslo_config import cfg
 from myservice import conf as options
 from myservice import db
 from myservice.db import models
-from myservice.db import quota_counters
 from myservice.db.engine import engines
 from myservice.db.engine import plugin
+from myservice.db.quotas import counters
 from myservice.db.sql import dialects
 from myservice.tests import servers
 
@@ -154,12 +154,12 @@ class QuotaCounters(fixtures.Fixture):
         self._counters = counters
 
     def _setUp(self) -> None:
-        registered = quota_counters.registered()
+        registered = counters.registered()
         self._register(self._counters)
         self.addCleanup(self._register, registered)
 
-    def _register(self, counters: dict[str, Any]) -> None:
-        for resource in quota_counters.registered():
-            quota_counters.unregister(resource)
-        for resource, counter in counters.items():
-            quota_counters.register(resource, counter)
+    def _register(self, wanted: dict[str, Any]) -> None:
+        for resource in counters.registered():
+            counters.unregister(resource)
+        for resource, counter in wanted.items():
+            counters.register(resource, counter)

@@ -32,7 +32,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import quota_counters
+from myservice.db.quotas import counters
 from myservice.tests import calls
 
 # Of a value that is large, in characters. Whoever keeps it is found out soon.
@@ -81,7 +81,7 @@ class Soak:
         return self
 
     def __exit__(self, *_: object) -> None:
-        quota_counters.unregister('soaked')
+        counters.unregister('soaked')
         self.dispose()
 
     def round(self) -> None:

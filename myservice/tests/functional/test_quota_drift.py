@@ -31,10 +31,10 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import quota_counters
-from myservice.db import quota_rows
 from myservice.db.engine import engines
 from myservice.db.engine import plugin
+from myservice.db.quotas import counters
+from myservice.db.quotas import enforcement
 from myservice.tests import fixtures
 from myservice.tests import proxy
 from myservice.tests import servers
@@ -68,7 +68,7 @@ def counting(*resources: str) -> fixtures.QuotaCounters:
     return fixtures.QuotaCounters(
         **{
             resource: sa.select(numbers[resource]).where(
-                SERVICES.c.topic == quota_counters.PROJECT,
+                SERVICES.c.topic == counters.PROJECT,
                 SERVICES.c.deleted == '',
             )
             for resource in resources
@@ -409,7 +409,7 @@ class DriftTestCase(base.ServerTestCase):
         what it would become: the only DBDeadlock that there may be.
         """
         given_way: list[None] = []
-        give_back = quota_rows._give_back_overdue
+        give_back = enforcement._give_back_overdue
 
         def counted(*args: Any, **kwargs: Any) -> None:
             try:
@@ -421,7 +421,7 @@ class DriftTestCase(base.ServerTestCase):
 
         self.useFixture(
             plain_fixtures.MockPatchObject(
-                quota_rows, '_give_back_overdue', counted
+                enforcement, '_give_back_overdue', counted
             )
         )
         return given_way

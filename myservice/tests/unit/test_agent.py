@@ -16,10 +16,11 @@ import fixtures as plain_fixtures
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
-from myservice import agent
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.agent.process import Agent
+from myservice.agent.process import SignalEvent
 from myservice.db import models
 from myservice.tests import base
 from myservice.tests import fixtures
@@ -72,12 +73,12 @@ class TestAgent(AgentTestCase):
         replace: bool = False,
         reload: Callable[[], None] = lambda: None,
         **service: float,
-    ) -> agent.Agent:
+    ) -> Agent:
         """Run an agent in a thread; ``self.errors`` gets what it raises."""
         for name, value in (service | {'report_interval': interval}).items():
             self.database.conf.set_override(name, value, group='service')
         values = IDENTITY | {'topic': 'work'}
-        process = agent.Agent(self.database.conf, values, replace, reload)
+        process = Agent(self.database.conf, values, replace, reload)
         self.errors: list[Exception] = []
         errors = self.errors
 
@@ -99,7 +100,7 @@ class TestAgent(AgentTestCase):
         self.assertFalse(self.thread.is_alive())
 
     def logged(
-        self, level: int = logging.INFO, name: str = 'myservice.agent'
+        self, level: int = logging.INFO, name: str = 'myservice.agent.process'
     ) -> Any:
         return self.useFixture(plain_fixtures.FakeLogger(name, level=level))
 
@@ -375,11 +376,11 @@ class TestAgent(AgentTestCase):
     def test_a_thread_that_fails_ends_it(self) -> None:
         """Whatever fails in it: what it waits for, or what it runs."""
         for target in (
-            'myservice.periodic.PeriodicTasks._run',
-            'myservice.periodic.PeriodicTasks._call',
-            'myservice.work.Work._run',
-            'myservice.work.Work._pause',
-            'myservice.work.Work._work_once',
+            'myservice.agent.periodic.PeriodicTasks._run',
+            'myservice.agent.periodic.PeriodicTasks._call',
+            'myservice.agent.worker_pool.Work._run',
+            'myservice.agent.worker_pool.Work._pause',
+            'myservice.agent.worker_pool.Work._work_once',
         ):
             for error in (SystemExit(3), OverflowError('too large')):
                 if target.endswith('_work_once') and error.args != (3,):
@@ -441,12 +442,12 @@ def failing(error: BaseException) -> Callable[..., Any]:
 
 class TestSignalEvent(base.TestCase):
     def test_a_signal_at_any_point_of_a_wait_ends_it(self) -> None:
-        events: list[agent.SignalEvent] = []
+        events: list[SignalEvent] = []
         interrupt = self.useFixture(
             interrupts.AtAnyPoint(lambda *_: events[-1].set())
         )
         for _ in range(1000):
-            events.append(agent.SignalEvent())
+            events.append(SignalEvent())
             self.assertFalse(events[-1].is_set())
             interrupt.after(0.0002)
             while not events[-1].wait(0.00001):

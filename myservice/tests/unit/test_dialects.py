@@ -14,9 +14,9 @@ from myservice import conf as options
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import claim_rows
 from myservice.db import models
-from myservice.db import resource_listing
+from myservice.db.resources import acquire
+from myservice.db.resources import listing
 from myservice.db.sql import dialects
 from myservice.tests import base
 from myservice.tests import calls
@@ -206,11 +206,11 @@ class TestOwnEngines(SpellingTestCase):
         one, *_, last = self.create_resources(4)
         session = db.api.get_session(bind=self.own)
         with session.begin():
-            generation = claim_rows.claim(
+            generation = acquire.claim(
                 one.id, service.id, None, session=session
             )
-            filters = resource_listing.LISTING.check_filters({})
-            claims = claim_rows.claim_free(
+            filters = listing.LISTING.check_filters({})
+            claims = acquire.claim_free(
                 service.id, None, filters, 2, session=session
             )
         self.assertEqual(one.generation + 1, generation)
@@ -231,7 +231,7 @@ class TestOwnEngines(SpellingTestCase):
             'before_cursor_execute',
             lambda *arguments: sent.append(arguments[2]),
         )
-        page = resource_listing.LISTING.page(self.context, limit=2)
+        page = listing.LISTING.page(self.context, limit=2)
         session = db.api.get_session(bind=self.own)
         with session.begin():
             self.assertEqual(2, len(page.read(session=session)))

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import db
-from myservice.db import listing
 from myservice.db import models
+from myservice.db.query import listing
 from myservice.db.sql import in_list
 from myservice.tests import base
 from myservice.tests import calls

@@ -13,7 +13,7 @@ from myservice import context
 from myservice import db
 from myservice.cmd import manage_quota
 from myservice.db import models
-from myservice.db import quota_counters
+from myservice.db.quotas import counters
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
@@ -419,7 +419,7 @@ class TestCheck(QuotaTestCase):
         # The services stand in for resources, their hosts for projects.
         services: Any = models.Service.__table__
         counted = sa.select(sa.func.count()).select_from(services)
-        of_project = services.c.host == quota_counters.PROJECT
+        of_project = services.c.host == counters.PROJECT
         self.useFixture(
             fixtures.QuotaCounters(resources=counted.where(of_project))
         )

@@ -5,10 +5,10 @@ import time
 
 from oslo_db import exception as db_exception
 
-from myservice import agent
 from myservice import context
 from myservice import db
-from myservice import periodic
+from myservice.agent import periodic
+from myservice.agent.process import Agent
 from myservice.tests import base
 
 
@@ -70,7 +70,7 @@ class TestPeriodicTasks(base.TestCase):
 
 class TestTasksOfTheAgent(base.DatabaseTestCase):
     def test_it_purges_and_expires(self) -> None:
-        process = agent.Agent(self.database.conf, {})
+        process = Agent(self.database.conf, {})
         self.assertEqual(
             [
                 (3600, db.api.purge_operations),

@@ -7,10 +7,10 @@ from typing import Any
 import fixtures as plain_fixtures
 import sqlalchemy as sa
 
-from myservice import agent as myservice_agent
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.agent import process as myservice_agent
 from myservice.db import models
 from myservice.tests import base
 from myservice.tests import fixtures
@@ -284,7 +284,7 @@ class TestLog(ConfigurationTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.logger = self.useFixture(
-            plain_fixtures.FakeLogger('myservice.db.quota_limits')
+            plain_fixtures.FakeLogger('myservice.db.quotas.limits')
         )
 
     def logged(self) -> list[str]:

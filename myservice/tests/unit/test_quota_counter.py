@@ -12,7 +12,7 @@ from sqlalchemy import orm
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import quota_counters
+from myservice.db.quotas import counters
 from myservice.tests import base
 from myservice.tests import fixtures
 
@@ -42,7 +42,7 @@ class CounterTestCase(base.DatabaseTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(fixtures.QuotaCounters(**quota_counters.registered()))
+        self.useFixture(fixtures.QuotaCounters(**counters.registered()))
         Base.metadata.create_all(db.api.get_engine())
         self.addCleanup(self.drop)
         self.user = context.RequestContext('user', 'p', overwrite=False)
@@ -194,7 +194,7 @@ class TestRegister(CounterTestCase):
                 COUNT.where(elsewhere),
             )
         ]
-        before = quota_counters.registered()
+        before = counters.registered()
         for field, arguments in wrong:
             error = self.assertRaises(
                 exception.InvalidInput,
@@ -202,7 +202,7 @@ class TestRegister(CounterTestCase):
                 *arguments,
             )
             self.assertEqual(field, error.field, arguments)
-        self.assertEqual(before, quota_counters.registered())
+        self.assertEqual(before, counters.registered())
 
     def test_one_that_cannot_run_says_why_and_nothing_is_reserved(
         self,

@@ -24,7 +24,7 @@ from hypothesis import strategies
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import quota_counters
+from myservice.db.quotas import counters
 from myservice.tests import base
 from myservice.tests import fixtures
 
@@ -527,7 +527,7 @@ class TestQuotas(base.DatabaseTestCase):
             fixtures.QuotaCounters(
                 **{
                     resource: sa.select(number).where(
-                        SERVICES.c.topic == quota_counters.PROJECT,
+                        SERVICES.c.topic == counters.PROJECT,
                         SERVICES.c.binary == resource,
                     )
                     for resource, number in numbers.items()

@@ -8,7 +8,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db import quota_counters
+from myservice.db.quotas import counters
 from myservice.tests import factories
 from myservice.tests import fixtures
 from myservice.tests.unit import test_quota
@@ -22,7 +22,7 @@ class UsageTestCase(test_quota.QuotaTestCase):
 
     def count_services(self) -> None:
         of_project = (
-            SERVICES.c.topic == quota_counters.PROJECT,
+            SERVICES.c.topic == counters.PROJECT,
             SERVICES.c.deleted == '',
         )
         counted = sa.select(sa.func.count()).select_from(SERVICES)

@@ -12,7 +12,7 @@ from sybil.parsers import rest
 import myservice
 from myservice import context
 from myservice import db
-from myservice.db import quota_counters
+from myservice.db.quotas import counters
 from myservice.tests import base
 from myservice.tests import fixtures
 
@@ -31,7 +31,7 @@ class TestMap(base.TestCase):
 class TestQuotas(base.DatabaseTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.useFixture(fixtures.QuotaCounters(**quota_counters.registered()))
+        self.useFixture(fixtures.QuotaCounters(**counters.registered()))
         self.namespace: dict[str, Any] = {'context': context, 'db': db}
         self.in_use: list[int] = []
 

@@ -20,10 +20,10 @@ OF_COMMANDS = {
 # What the programs need, all in all. Other things that only they import, as
 # argparse and stevedore, oslo.config needs too.
 OF_PROGRAMS = OF_COMMANDS | {
-    'myservice.agent',
+    'myservice.agent.process',
     'myservice.cmd',
-    'myservice.periodic',
-    'myservice.work',
+    'myservice.agent.periodic',
+    'myservice.agent.worker_pool',
     'myservice.worker',
     'oslo_log.log',
     'pbr',

@@ -12,12 +12,12 @@ import fixtures as plain_fixtures
 from oslo_config import cfg
 from oslo_db import exception as db_exception
 
-from myservice import agent
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice import work
 from myservice import worker
+from myservice.agent import worker_pool
+from myservice.agent.process import Agent
 from myservice.tests import base
 from myservice.tests import factories
 
@@ -82,12 +82,12 @@ class WorkTestCase(base.DatabaseTestCase):
             for _ in range(count)
         ]
 
-    def start(self, make: Any = None) -> work.Work:
+    def start(self, make: Any = None) -> worker_pool.Work:
         """Start working, until the test ends."""
         made = (
-            work.Work(self.database.conf, make)
+            worker_pool.Work(self.database.conf, make)
             if make
-            else work.Work(self.database.conf)
+            else worker_pool.Work(self.database.conf)
         )
         made.start(self.service_id)
         self.addCleanup(made.end)
@@ -302,7 +302,9 @@ class TestStop(WorkTestCase):
     def test_a_worker_that_does_not_end_is_left_behind(self) -> None:
         """Its claim is given back, and what it writes later is refused."""
         self.useFixture(
-            plain_fixtures.MonkeyPatch('myservice.work._GRACE', 0.3)
+            plain_fixtures.MonkeyPatch(
+                'myservice.agent.worker_pool._GRACE', 0.3
+            )
         )
         self.request()
         late = threading.Event()
@@ -351,7 +353,7 @@ class TestStop(WorkTestCase):
             )
         )
         self.database.conf.set_override('report_interval', 0.1, 'service')
-        process = agent.Agent(self.database.conf, {'host': 'h', 'binary': 'b'})
+        process = Agent(self.database.conf, {'host': 'h', 'binary': 'b'})
         thread = threading.Thread(target=process.run)
         thread.start()
         self.addCleanup(thread.join, 20)
@@ -514,7 +516,7 @@ class TestOptions(WorkTestCase):
     def test_a_worker_that_is_unknown_is_refused(self) -> None:
         self.override(worker='nobody')
         with self.assertRaises(exception.InvalidInput) as caught:
-            agent.Agent(self.database.conf, {})
+            Agent(self.database.conf, {})
         error: Any = caught.exception
         self.assertEqual('[agent] worker', error.field)
         self.assertIn("no worker 'nobody', only wait", str(error))
@@ -591,7 +593,7 @@ class TestOptions(WorkTestCase):
         values = {'forced_down': True}
         db.api.service_update(self.context, self.service_id, values)
         self.override(take_over_interval=1, concurrency=0)
-        process = agent.Agent(self.database.conf, {'host': 'h', 'binary': 'b'})
+        process = Agent(self.database.conf, {'host': 'h', 'binary': 'b'})
         thread = threading.Thread(target=process.run)
         started = time.monotonic()
         thread.start()
@@ -634,9 +636,11 @@ class TestReplaced(WorkTestCase):
         """Register as a process; the one before is replaced."""
         return db.api.service_register(self.context, self.IDENTITY)
 
-    def start(self, make: Any = None, registration: int = 1) -> work.Work:
+    def start(
+        self, make: Any = None, registration: int = 1
+    ) -> worker_pool.Work:
         """Start working under a registration, until the test ends."""
-        made = work.Work(self.database.conf, make or Spy())
+        made = worker_pool.Work(self.database.conf, make or Spy())
         made.start(self.service_id, registration)
         self.addCleanup(made.end)
         return made
@@ -708,7 +712,7 @@ class TestAgentOfItsLastLife(WorkTestCase):
         (resource_id,) = self.request()
         db.api.resource_claim(self.context, resource_id, service.id)
         self.override(worker_seconds=0)
-        process = agent.Agent(self.database.conf, identity)
+        process = Agent(self.database.conf, identity)
         thread = threading.Thread(target=process.run)
         thread.start()
         self.addCleanup(thread.join, 20)

@@ -16,14 +16,14 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import exception
-from myservice.db import query
-from myservice.db import quota_counters
-from myservice.db import quota_limits
-from myservice.db import reservation_rows
 from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
+from myservice.db.query import lookup
+from myservice.db.quotas import counters
+from myservice.db.quotas import ledger
+from myservice.db.quotas import limits
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
@@ -67,9 +67,9 @@ def take(
     statement = _taking(backend, len(names), column)
     parameters: dict[str, Any] = {
         'of_project': project_id,
-        'of_class': quota_limits.default_class(),
+        'of_class': limits.default_class(),
     }
-    defaults = quota_limits.defaults()
+    defaults = limits.defaults()
     for number, name in enumerate(names):
         parameters[f'asked_resource_{number}'] = name
         parameters[f'asked_delta_{number}'] = deltas[name]
@@ -120,7 +120,7 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
             )
         )
 
-    limit = quota_limits.limit_of(
+    limit = limits.limit_of(
         _PROJECT, _CLASS_NAME, _USAGE.c.resource, given('default')
     )
     rows = [
@@ -134,15 +134,15 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
             (_USAGE.c.in_use + _USAGE.c.reserved).label('used'),
             given('delta').label('delta'),
             sa.func.coalesce(
-                sa.func.nullif(limit, quota_limits.UNLIMITED),
-                quota_limits.MAXIMUM,
+                sa.func.nullif(limit, limits.UNLIMITED),
+                limits.MAXIMUM,
             ).label('most'),
         )
         .where(*rows)
         .order_by(_USAGE.c.resource)
         .with_for_update()
     )
-    asked = reservation_rows.evaluated_once(backend, asked, 'asked')
+    asked = ledger.evaluated_once(backend, asked, 'asked')
     # The sum of used and delta could be more than a number holds.
     fits = sa.or_(
         asked.c.delta < 0, asked.c.used <= asked.c.most - asked.c.delta
@@ -150,11 +150,8 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
     fitting = sa.func.sum(sa.case((fits, 1), else_=0)).over()
     verdict = sa.select(asked, fitting.label('fitting')).subquery('verdict')
     new = {
-        'in_use': reservation_rows.not_negative(
-            verdict.c.number + verdict.c.delta
-        ),
-        'reserved': verdict.c.number
-        + reservation_rows.not_negative(verdict.c.delta),
+        'in_use': ledger.not_negative(verdict.c.number + verdict.c.delta),
+        'reserved': verdict.c.number + ledger.not_negative(verdict.c.delta),
     }
     return (
         sa.update(_USAGE)
@@ -182,12 +179,12 @@ def _add_missing(
         {'names': names},
     ).all()
     missing = [name for name in names if name not in present]
-    numbers = quota_counters.count(project_id, missing, session=session)
+    numbers = counters.count(project_id, missing, session=session)
     for name in missing:
         key = {'project_id': project_id, 'resource': name}
         in_use = numbers[name] - counted.get(name, 0) if name in numbers else 0
         session.execute(
-            query.upsert(
+            lookup.upsert(
                 backend_of(session.get_bind().dialect),
                 _USAGE,
                 tuple(key),
@@ -209,7 +206,7 @@ def _give_back_overdue(
             sa.not_(in_list.is_member(_RESERVATION.c.id, 'new')),
             _RESERVATION.c.project_id == project_id,
             in_list.is_member(_RESERVATION.c.resource, 'names'),
-            *reservation_rows.OVERDUE,
+            *ledger.OVERDUE,
         ),
         {'new': list(new), 'names': names},
     ).all()
@@ -218,10 +215,10 @@ def _give_back_overdue(
     # A row that is looked up by one key is read by MariaDB while it plans,
     # where it waits; '' is nobody's.
     free = session.scalars(
-        reservation_rows.by_primary_key(sa.select(_RESERVATION.c.id))
+        ledger.by_primary_key(sa.select(_RESERVATION.c.id))
         .where(
             in_list.is_member(_RESERVATION.c.id, 'overdue'),
-            *reservation_rows.OVERDUE,
+            *ledger.OVERDUE,
         )
         .with_for_update(skip_locked=True),
         {'overdue': ['', *overdue]},
@@ -233,9 +230,7 @@ def _give_back_overdue(
             'somebody who waits for these usages is ending reservations that '
             'are overdue'
         )
-    reservation_rows.end(
-        free, [project_id], Reservation.EXPIRED, session=session
-    )
+    ledger.end(free, [project_id], Reservation.EXPIRED, session=session)
 
 
 def _refusal(
@@ -250,14 +245,14 @@ def _refusal(
     overs = [
         name
         for name, number in wanted.items()
-        if number > usages[name]['limit'] != quota_limits.UNLIMITED
+        if number > usages[name]['limit'] != limits.UNLIMITED
     ]
     for name, number in wanted.items():
-        if not overs and number > quota_limits.MAXIMUM:
+        if not overs and number > limits.MAXIMUM:
             return exception.QuotaUsageOverflow(
                 project_id=project_id,
                 resource=name,
-                maximum=quota_limits.MAXIMUM,
+                maximum=limits.MAXIMUM,
             )
     # None is over if a limit was raised in this very moment.
     overs = overs or list(wanted)
@@ -290,7 +285,7 @@ def read(
     :param session: an open session; it is one statement, but for a project
         that has never reserved
     """
-    defaults = quota_limits.defaults()
+    defaults = limits.defaults()
     wanted = defaults if names is None else names
     found: dict[str, dict[str, tuple[int, int]]] = {
         source: {} for source in ('usage', 'class', 'own')
@@ -299,19 +294,19 @@ def read(
         _READ,
         {
             'of_project': project_id,
-            'of_class': quota_limits.default_class(),
+            'of_class': limits.default_class(),
         },
     ):
         found[source][name] = (one, two)
-    limits = {**found['class'], **found['own']}
-    counted = quota_counters.count(
+    in_force = {**found['class'], **found['own']}
+    counted = counters.count(
         project_id, set(wanted) - found['usage'].keys(), session=session
     )
     usages = {}
     for name in wanted:
         missing = (counted.get(name, 0), 0)
         in_use, reserved = found['usage'].get(name, missing)
-        limit, _ = limits.get(name, (defaults[name], 0))
+        limit, _ = in_force.get(name, (defaults[name], 0))
         usages[name] = {
             'limit': limit,
             'in_use': in_use,
@@ -321,7 +316,7 @@ def read(
 
 
 def _reading() -> Any:
-    def limits(source: str, table: Any, owner: Any) -> Any:
+    def limits_of(source: str, table: Any, owner: Any) -> Any:
         return sa.select(
             sa.literal_column(f"'{source}'"),
             table.c.resource,
@@ -338,8 +333,8 @@ def _reading() -> Any:
             _USAGE.c.in_use,
             _USAGE.c.reserved,
         ).where(_USAGE.c.project_id == _PROJECT),
-        limits('class', of_class, of_class.c.class_name == _CLASS_NAME),
-        limits('own', quota, quota.c.project_id == _PROJECT),
+        limits_of('class', of_class, of_class.c.class_name == _CLASS_NAME),
+        limits_of('own', quota, quota.c.project_id == _PROJECT),
     )
 
 

@@ -9,17 +9,17 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import ResourceMetadata
 from myservice.db.models import ResourceTag
+from myservice.db.resources import access
 from myservice.db.sql import in_list
 from myservice.db.transaction.session import AnySession
 
 METADATA: Any = ResourceMetadata.__table__
 TAGS: Any = ResourceTag.__table__
 
-_RESOURCE = resource_rows.TABLE
+_RESOURCE = access.TABLE
 
 _CREATABLE = ('project_id', 'name', 'kind', 'size', 'status')
 
@@ -128,8 +128,8 @@ def read_of_one(
     :raises ResourceNotFound: when there is none that he may see
     """
     rows = session.execute(
-        _reading_one(table, resource_rows.scope(context)),
-        {'resource_id': resource_id, **resource_rows.of_project(context)},
+        _reading_one(table, access.scope(context)),
+        {'resource_id': resource_id, **access.of_project(context)},
     ).all()
     if not rows:
         raise exception.ResourceNotFound(resource_id=resource_id)
@@ -138,7 +138,7 @@ def read_of_one(
 
 
 @functools.cache
-def _reading_one(table: Any, scope: resource_rows.Scope) -> Any:
+def _reading_one(table: Any, scope: access.Scope) -> Any:
     return (
         sa.select(table)
         .select_from(
@@ -159,13 +159,13 @@ def _read_of_many(
     session: AnySession,
 ) -> Any:
     return session.execute(
-        _reading_many(table, resource_rows.scope(context)),
-        {'ids': list(resource_ids), **resource_rows.of_project(context)},
+        _reading_many(table, access.scope(context)),
+        {'ids': list(resource_ids), **access.of_project(context)},
     )
 
 
 @functools.cache
-def _reading_many(table: Any, scope: resource_rows.Scope) -> Any:
+def _reading_many(table: Any, scope: access.Scope) -> Any:
     return (
         sa.select(table)
         .join(_RESOURCE, _RESOURCE.c.id == table.c.resource_id)

@@ -12,11 +12,11 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import listing
-from myservice.db import quota_limits
 from myservice.db import validation
 from myservice.db.models import Quota
 from myservice.db.models import QuotaRow
+from myservice.db.query import listing
+from myservice.db.quotas import limits
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
@@ -34,7 +34,7 @@ _LISTING = listing.Listing(
     },
     scoped_by='project_id',
 )
-_LIMITS: quota_limits.Limits[Quota] = quota_limits.Limits(
+_LIMITS: limits.Limits[Quota] = limits.Limits(
     QuotaRow,
     'project_id',
     exists=exception.QuotaExists,
@@ -76,8 +76,8 @@ def quota_create(
     """
     require_admin(context, 'quota_create')
     validation.check_name('project_id', project_id)
-    quota_limits.check_resource(resource)
-    quota_limits.check_limit(limit)
+    limits.check_resource(resource)
+    limits.check_limit(limit)
     session = get_session(context, autocommit=True)
     with session.begin():
         return _LIMITS.create(project_id, resource, limit, session=session)
@@ -164,8 +164,8 @@ def quota_update(
     """
     require_admin(context, 'quota_update')
     validation.check_name('project_id', project_id)
-    quota_limits.check_resource(resource)
-    quota_limits.check_limit(limit)
+    limits.check_resource(resource)
+    limits.check_limit(limit)
     session = get_session(context, autocommit=True)
     with session.begin():
         _LIMITS.update(project_id, resource, limit, session=session)

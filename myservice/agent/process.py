@@ -12,9 +12,9 @@ from oslo_config import cfg
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice import periodic
 from myservice import threads
-from myservice import work
+from myservice.agent import periodic
+from myservice.agent import worker_pool
 
 LOG = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Agent:
         self._stopped = SignalEvent()
         self._next_beat = 0.0
         self._guard = threads.Guard(self.stop)
-        self._work = work.Work(conf, guard=self._guard)
+        self._work = worker_pool.Work(conf, guard=self._guard)
         self._periodic_tasks = periodic.PeriodicTasks(
             [
                 (lambda: _PURGE_INTERVAL, db.api.purge_operations),

@@ -13,12 +13,12 @@ from myservice import plain
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import conditions
-from myservice.db import query
-from myservice.db import quota_rows
 from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
+from myservice.db.query import conditions
+from myservice.db.query import lookup
+from myservice.db.quotas import enforcement
 from myservice.db.sql import clock
 from myservice.db.transaction.session import AnySession
 
@@ -81,7 +81,7 @@ class Scope(NamedTuple):
 
     def conditions(self) -> list[Any]:
         """Return the conditions of these rows."""
-        found = query.visible(TABLE, self.read_deleted)
+        found = lookup.visible(TABLE, self.read_deleted)
         if not self.all_projects:
             found.append(TABLE.c.project_id == sa.bindparam('of_project'))
         return found
@@ -131,7 +131,7 @@ def get(
     :raises ResourceNotFound: when there is none that he may see
     """
     key = {'id': resource_id}
-    row = query.get(context.read_deleted, ResourceRow, key, session=session)
+    row = lookup.get(context.read_deleted, ResourceRow, key, session=session)
     if row is None or (
         not context.is_admin and row.project_id != context.project_id
     ):
@@ -199,7 +199,7 @@ def _change_usage(
     project_id: str, number: int, size: int, *, session: AnySession
 ) -> None:
     deltas = {'resources': number} | ({'gigabytes': size} if size else {})
-    quota_rows.take(project_id, deltas, 'in_use', session=session)
+    enforcement.take(project_id, deltas, 'in_use', session=session)
 
 
 def check_expected(expected: Any) -> None:

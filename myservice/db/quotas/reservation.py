@@ -26,12 +26,12 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import quota_limits
-from myservice.db import quota_rows
-from myservice.db import reservation_rows
 from myservice.db import validation
 from myservice.db.engine import engines
 from myservice.db.models import Reservation
+from myservice.db.quotas import enforcement
+from myservice.db.quotas import ledger
+from myservice.db.quotas import limits
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.transaction.retry import in_batches
@@ -96,15 +96,13 @@ def quota_reserve(
     """
     project_id = require_project(context, project_id, 'quota_reserve')
     validation.check_name('project_id', project_id)
-    quota_limits.check_deltas(deltas)
+    limits.check_deltas(deltas)
     validation.check_expiry('expire', expire)
     session = get_session(context, light=True)
     with session.begin():
         with undo_on_refusal(context):
-            ids = reservation_rows.insert(
-                project_id, deltas, expire, session=session
-            )
-            quota_rows.take(
+            ids = ledger.insert(project_id, deltas, expire, session=session)
+            enforcement.take(
                 project_id, deltas, 'reserved', ids, session=session
             )
         return ids
@@ -212,13 +210,13 @@ def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
     with session.begin():
         overdue = session.execute(
             sa.select(_TABLE.c.id, _TABLE.c.project_id)
-            .where(*reservation_rows.OVERDUE)
+            .where(*ledger.OVERDUE)
             .order_by(_TABLE.c.expire_at)
             .limit(batch_size)
         ).all()
         if not overdue:
             return 0
-        return reservation_rows.end(
+        return ledger.end(
             [row.id for row in overdue],
             {row.project_id for row in overdue},
             Reservation.EXPIRED,
@@ -275,7 +273,7 @@ def _end(
     ids = sorted(set(reservations))
     if not ids:
         return
-    reached = reservation_rows.end(ids, [project_id], state, session=session)
+    reached = ledger.end(ids, [project_id], state, session=session)
     if reached == len(ids):
         return
     found = {

@@ -7,22 +7,22 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.db import conditions
 from myservice.db import models
-from myservice.db import query
-from myservice.db import reservation_rows
-from myservice.db import resource_rows
 from myservice.db import service_rows
-from myservice.db.conditions import Conditions
-from myservice.db.resource_listing import LISTING
-from myservice.db.resource_rows import Claim
+from myservice.db.query import conditions
+from myservice.db.query import lookup
+from myservice.db.query.conditions import Conditions
+from myservice.db.quotas import ledger
+from myservice.db.resources import access
+from myservice.db.resources.access import Claim
+from myservice.db.resources.listing import LISTING
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
-_TABLE = resource_rows.TABLE
+_TABLE = access.TABLE
 _SERVICES = service_rows.TABLE
 
 _RESOURCE_ID = sa.bindparam('claimed_id', type_=_TABLE.c.id.type)
@@ -45,10 +45,10 @@ FREE: Any = (
 
 #: frees the one that a claim holds
 RELEASE: Any = FREE.where(
-    _TABLE.c.id == sa.bindparam('resource_id'), *resource_rows.HELD
+    _TABLE.c.id == sa.bindparam('resource_id'), *access.HELD
 )
 # MariaDB would scan a small table, and wait for what others are claiming.
-_FREE_ALL_OF: Any = query.force_index(
+_FREE_ALL_OF: Any = lookup.force_index(
     FREE.where(_TABLE.c.service_id == sa.bindparam('freed_service')),
     _TABLE,
     'ix_resources_free',
@@ -120,7 +120,7 @@ def _claiming(backend: Backend, numbered: bool) -> Any:
     # It has no UPDATE … RETURNING.
     new = sa.func.last_insert_id(_NEXT) if mysql else _NEXT
     # A join locks the service, where a subquery would read it without.
-    living = reservation_rows.evaluated_once(
+    living = ledger.evaluated_once(
         backend, _if_registered(_LOCK_SHARED, numbered), 'living'
     )
     statement = (
@@ -166,9 +166,7 @@ def refusal(
         service_rows.ONE, {'living_service': service_id}
     ).first()
     service_rows.check(service, service_id, registration)
-    row = resource_rows.get_for_writing(
-        context, resource_id, None, session=session
-    )
+    row = access.get_for_writing(context, resource_id, None, session=session)
     # It may have been released since.
     return exception.ResourceClaimed(
         resource_id=resource_id, service_id=row.service_id
@@ -305,7 +303,7 @@ def _free(backend: Backend, shape: Any) -> Any:
     )
     by_status = ('status', conditions.ONE) in shape
     index = f'ix_resources_free{"_by_status" if by_status else ""}'
-    return query.force_index(statement, _TABLE, index)
+    return lookup.force_index(statement, _TABLE, index)
 
 
 # The service that is to work, if it may; locked against being destroyed.
@@ -320,7 +318,7 @@ _WORKING = _shared(
 @functools.cache
 def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
     """Return the UPDATE of so many resources, which the caller has locked."""
-    working = reservation_rows.evaluated_once(
+    working = ledger.evaluated_once(
         backend, _if_registered(_WORKING, numbered), 'working'
     )
     return (
@@ -390,7 +388,7 @@ def free_those_of_the_dead(*, session: AnySession) -> int:
 
 @functools.cache
 def _freeing_those_of_the_dead(backend: Backend) -> Any:
-    down = reservation_rows.evaluated_once(
+    down = ledger.evaluated_once(
         backend,
         sa.select(_SERVICES.c.id)
         .where(sa.not_(models.is_up(_SERVICES.c)))

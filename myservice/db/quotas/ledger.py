@@ -1,6 +1,6 @@
 """The rows of reservations: how they are made, and how they end.
 
-See quota_rows.py for the order in which rows are locked.
+See enforcement.py for the order in which rows are locked.
 """
 
 import datetime
@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from myservice.db import query
 from myservice.db.engine import engines
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.operation import new_id
+from myservice.db.query import lookup
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import NAMES
@@ -298,4 +298,4 @@ def by_primary_key(select: Any) -> Any:
 
     :param select: the SELECT, which names the ids
     """
-    return query.force_index(select, _RESERVATION, 'PRIMARY')
+    return lookup.force_index(select, _RESERVATION, 'PRIMARY')

@@ -25,12 +25,12 @@ from myservice import plain
 from myservice.conf import quota as options
 from myservice.context import RequestContext
 from myservice.context import check_context
-from myservice.db import query
-from myservice.db import quota_counters
 from myservice.db import validation
 from myservice.db.engine import engines
 from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
+from myservice.db.query import lookup
+from myservice.db.quotas import counters
 from myservice.db.rows import Row
 from myservice.db.sql import clock
 from myservice.db.transaction.session import AnySession
@@ -84,10 +84,10 @@ def quota_counter_register(
         raise exception.InvalidInput(
             field='resource', reason=f'resource_create counts {resource}'
         )
-    quota_counters.check_statement(statement)
+    counters.check_statement(statement)
     check_limit(default_limit, 'default_limit')
     _built_in[resource] = default_limit
-    quota_counters.register(resource, statement)
+    counters.register(resource, statement)
 
 
 def quota_get_defaults(context: RequestContext) -> dict[str, int]:
@@ -115,8 +115,7 @@ def defaults(context: RequestContext | None = None) -> dict[str, int]:
     ours = engines.get_engines(context)
     configured: dict[str, int] = ours.conf.quota.default_limits or {}
     limits = {
-        name: _built_in.get(name, UNLIMITED)
-        for name in quota_counters.registered()
+        name: _built_in.get(name, UNLIMITED) for name in counters.registered()
     }
     limits.update(configured)
     if limits != _in_force.get(ours):
@@ -134,7 +133,7 @@ def _check_configured(limits: Mapping[Any, Any]) -> None:
 
 
 def _log(limits: Mapping[str, int], configured: Mapping[str, int]) -> None:
-    counted = quota_counters.registered()
+    counted = counters.registered()
 
     def described(name: str) -> str:
         remarks = '' if name in configured else ' (built in)'
@@ -290,7 +289,7 @@ class Limits(Generic[R]):
         # small table an UPDATE would lock the row first and its entry in the
         # index last, which is a deadlock.
         name = f'uq_{self._table.name}_{self._owner}_resource_deleted'
-        return query.force_index(update, self._table, name)
+        return lookup.force_index(update, self._table, name)
 
     def create(
         self, owner: str, resource: str, limit: int, *, session: AnySession
@@ -304,13 +303,15 @@ class Limits(Generic[R]):
             )
         except db_exception.DBDuplicateEntry as error:
             raise self._exists(**key) from error
-        row = query.get('no', self._row_class, {'id': row_id}, session=session)
+        row = lookup.get(
+            'no', self._row_class, {'id': row_id}, session=session
+        )
         return cast(R, row)
 
     def created(self, owner: str, resource: str, *, session: AnySession) -> R:
         """Return the row that an earlier attempt of create() has inserted."""
         key = {'id': session.operation.id}
-        row = query.get('yes', self._row_class, key, session=session)
+        row = lookup.get('yes', self._row_class, key, session=session)
         return cast(R, row or self._missing(owner, resource))
 
     def get(
@@ -323,7 +324,7 @@ class Limits(Generic[R]):
     ) -> R:
         """Return the row of a limit."""
         key = {self._owner: owner, 'resource': resource}
-        row = query.get(
+        row = lookup.get(
             context.read_deleted, self._row_class, key, session=session
         )
         return cast(R, row or self._missing(owner, resource))

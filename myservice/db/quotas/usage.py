@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
-from myservice.db import listing
-from myservice.db import quota_counters
-from myservice.db import quota_rows
 from myservice.db import validation
 from myservice.db.models import QuotaUsage
+from myservice.db.query import listing
+from myservice.db.quotas import counters
+from myservice.db.quotas import enforcement
 from myservice.db.sql import clock
 from myservice.db.sql import in_list
 from myservice.db.transaction.retry import retry_on_failure
@@ -47,7 +47,7 @@ def quota_usage_get_all(
     validation.check_name('project_id', project_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        return quota_rows.read(project_id, session=session)
+        return enforcement.read(project_id, session=session)
 
 
 @retry_on_failure
@@ -111,7 +111,7 @@ def quota_usage_get_uncounted(
         )
         if project_id is not None:
             statement = statement.where(_TABLE.c.project_id == project_id)
-        counted = {'counted': list(quota_counters.registered())}
+        counted = {'counted': list(counters.registered())}
         return list(session.scalars(statement, counted))
 
 
@@ -160,7 +160,7 @@ def quota_usage_sync(
     session = get_session(context, light=True)
     with session.begin():
         # Nobody changes what is counted, or reserved, without these locks.
-        quota_rows.lock([project_id], session=session)
+        enforcement.lock([project_id], session=session)
         differences = _differences(context, project_id, session=session)
         for resource, columns in sorted(differences.items()):
             values = {
@@ -185,7 +185,7 @@ def _differences(
     # read one after the other differ in a busy project that is in order.
     differences: dict[str, dict[str, dict[str, int]]] = {}
     for row in session.execute(
-        quota_counters.comparison(), {quota_counters.PROJECT.key: project_id}
+        counters.comparison(), {counters.PROJECT.key: project_id}
     ):
         for column, recorded, counted in (
             ('in_use', row.in_use, row.counted),

@@ -29,14 +29,14 @@ from myservice import exception
 from myservice import plain
 from myservice.context import ReadDeleted
 from myservice.context import RequestContext
-from myservice.db import conditions
-from myservice.db import query
 from myservice.db import validation
-from myservice.db.conditions import Conditions
+from myservice.db.query import conditions
+from myservice.db.query import lookup
+from myservice.db.query.conditions import Conditions
+from myservice.db.query.keyset import NULLS_FIRST
+from myservice.db.query.keyset import SortKey
+from myservice.db.query.keyset import ranges
 from myservice.db.rows import Row
-from myservice.db.sort_keys import NULLS_FIRST
-from myservice.db.sort_keys import SortKey
-from myservice.db.sort_keys import ranges
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
@@ -384,7 +384,7 @@ def _range(
     statement = (
         sa.select(*listing.row_class.columns)
         .where(
-            *query.visible(table, shape.read_deleted),
+            *lookup.visible(table, shape.read_deleted),
             *listing.conditions(shape.filters, few),
             *conditions,
         )
@@ -394,7 +394,7 @@ def _range(
     if index is not None:
         # MariaDB prefers the rows with deleted = '', all of them, to the
         # range of the same index that the page is.
-        statement = query.force_index(statement, table, index)
+        statement = lookup.force_index(statement, table, index)
     return _limited(shape, statement)
 
 

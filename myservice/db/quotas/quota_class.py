@@ -10,11 +10,11 @@ from typing import Any
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import listing
-from myservice.db import quota_limits
 from myservice.db import validation
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaClassRow
+from myservice.db.query import listing
+from myservice.db.quotas import limits
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
@@ -31,7 +31,7 @@ _LISTING = listing.Listing(
         'updated_at': None,
     },
 )
-_LIMITS: quota_limits.Limits[QuotaClass] = quota_limits.Limits(
+_LIMITS: limits.Limits[QuotaClass] = limits.Limits(
     QuotaClassRow,
     'class_name',
     exists=exception.QuotaClassExists,
@@ -70,8 +70,8 @@ def quota_class_create(
     """
     require_admin(context, 'quota_class_create')
     validation.check_name('class_name', class_name)
-    quota_limits.check_resource(resource)
-    quota_limits.check_limit(limit)
+    limits.check_resource(resource)
+    limits.check_limit(limit)
     session = get_session(context, autocommit=True)
     with session.begin():
         return _LIMITS.create(class_name, resource, limit, session=session)
@@ -150,8 +150,8 @@ def quota_class_update(
     """
     require_admin(context, 'quota_class_update')
     validation.check_name('class_name', class_name)
-    quota_limits.check_resource(resource)
-    quota_limits.check_limit(limit)
+    limits.check_resource(resource)
+    limits.check_limit(limit)
     session = get_session(context, autocommit=True)
     with session.begin():
         _LIMITS.update(class_name, resource, limit, session=session)

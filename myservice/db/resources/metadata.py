@@ -7,15 +7,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice.context import RequestContext
-from myservice.db import resource_details
-from myservice.db import resource_rows
 from myservice.db import validation
-from myservice.db.resource_rows import Claim
+from myservice.db.resources import access
+from myservice.db.resources import child_rows
+from myservice.db.resources.access import Claim
 from myservice.db.sql import in_list
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import get_session
 
-_TABLE = resource_details.METADATA
+_TABLE = child_rows.METADATA
 
 _OF_RESOURCE: Any = _TABLE.c.resource_id == sa.bindparam('of_resource')
 _DELETE = sa.delete(_TABLE).where(_OF_RESOURCE)
@@ -37,7 +37,7 @@ def resource_metadata_get(
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        rows = resource_details.read_of_one(
+        rows = child_rows.read_of_one(
             context, _TABLE, resource_id, session=session
         )
         return {row.key: row.value for row in rows}
@@ -57,9 +57,7 @@ def resource_metadata_get_many(
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
     with session.begin():
-        return resource_details.read_metadata(
-            context, resource_ids, session=session
-        )
+        return child_rows.read_metadata(context, resource_ids, session=session)
 
 
 @retry_on_failure
@@ -80,15 +78,13 @@ def resource_metadata_set(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_details.check_metadata(metadata)
-    resource_rows.check_claim(claim, resource_id)
+    child_rows.check_metadata(metadata)
+    access.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
-        resource_rows.get_for_writing(
-            context, resource_id, claim, session=session
-        )
+        access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(_DELETE, {'of_resource': resource_id})
-        resource_details.add_metadata(resource_id, metadata, session=session)
+        child_rows.add_metadata(resource_id, metadata, session=session)
 
 
 @retry_on_failure
@@ -109,18 +105,16 @@ def resource_metadata_update(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_details.check_metadata(metadata)
-    resource_rows.check_claim(claim, resource_id)
+    child_rows.check_metadata(metadata)
+    access.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
-        resource_rows.get_for_writing(
-            context, resource_id, claim, session=session
-        )
+        access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(
             _DELETE_SOME,
             {'of_resource': resource_id, 'unwanted': list(metadata)},
         )
-        resource_details.add_metadata(resource_id, metadata, session=session)
+        child_rows.add_metadata(resource_id, metadata, session=session)
 
 
 @retry_on_failure
@@ -142,12 +136,10 @@ def resource_metadata_delete(
     """
     validation.check_text('resource_id', resource_id)
     unwanted = validation.check_one_or_more('keys', keys)
-    resource_rows.check_claim(claim, resource_id)
+    access.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
-        resource_rows.get_for_writing(
-            context, resource_id, claim, session=session
-        )
+        access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(
             _DELETE_SOME, {'of_resource': resource_id, 'unwanted': unwanted}
         )

@@ -14,33 +14,33 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_project
-from myservice.db import query
-from myservice.db import quota_counters
-from myservice.db import resource_details
-from myservice.db import resource_listing
-from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
-from myservice.db.resource_rows import Claim
+from myservice.db.query import lookup
+from myservice.db.quotas import counters
+from myservice.db.resources import access
+from myservice.db.resources import child_rows
+from myservice.db.resources import listing
+from myservice.db.resources.access import Claim
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import undo_on_refusal
 
-_TABLE = resource_rows.TABLE
+_TABLE = access.TABLE
 _SETTABLE = ('name', 'kind', 'status')
-_LISTING = resource_listing.LISTING
+_LISTING = listing.LISTING
 _OF_PROJECT = (
-    _TABLE.c.project_id == quota_counters.PROJECT,
+    _TABLE.c.project_id == counters.PROJECT,
     _TABLE.c.deleted == '',
 )
-quota_counters.register(
+counters.register(
     'resources',
     sa.select(sa.func.count()).select_from(_TABLE).where(*_OF_PROJECT),
 )
-quota_counters.register(
+counters.register(
     'gigabytes', sa.select(sa.func.sum(_TABLE.c.size)).where(*_OF_PROJECT)
 )
 
@@ -48,7 +48,7 @@ quota_counters.register(
 def _resource_created(
     context: RequestContext, values: Any, *, session: AnySession
 ) -> Resource:
-    return resource_rows.get(
+    return access.get(
         context.with_deleted('yes'), session.operation.id, session=session
     )
 
@@ -69,7 +69,7 @@ def resource_create(
     :raises OverQuota: when it does not fit into the project's limits
     :raises QuotaUsageOverflow: when a counter could not hold it
     """
-    checked = resource_details.check_new(values)
+    checked = child_rows.check_new(values)
     project_id = require_project(
         context, checked.pop('project_id', None), 'resource_create'
     )
@@ -82,14 +82,12 @@ def resource_create(
         columns = {'id': resource_id, **checked, 'project_id': project_id}
         with undo_on_refusal(context):
             session.execute(sa.insert(_TABLE), columns)
-            resource_details.add_metadata(
-                resource_id, metadata, session=session
-            )
-            resource_details.add_tags(resource_id, tags, session=session)
+            child_rows.add_metadata(resource_id, metadata, session=session)
+            child_rows.add_tags(resource_id, tags, session=session)
             key = {'id': resource_id}
-            row = query.get('no', ResourceRow, key, session=session)
+            row = lookup.get('no', ResourceRow, key, session=session)
             # Last: the project's usages are locked for a short time.
-            resource_rows.take_quota(project_id, row.size, session=session)
+            access.take_quota(project_id, row.size, session=session)
         return cast(Resource, row)
 
 
@@ -106,7 +104,7 @@ def resource_get(context: RequestContext, resource_id: str) -> Resource:
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        return resource_rows.get(context, resource_id, session=session)
+        return access.get(context, resource_id, session=session)
 
 
 @retry_on_failure
@@ -139,7 +137,7 @@ def resource_get_all(
         or of the wrong type, or the caller has no project
     :raises MarkerNotFound: when there is no row with the marker's id
     """
-    filters = resource_listing.check_scope(context, filters)
+    filters = listing.check_scope(context, filters)
     page = _LISTING.page(context, filters, limit, marker, sort_keys, sort_dirs)
     session = get_session(context, read_only=True)
     with session.begin():
@@ -155,7 +153,7 @@ def _resource_updated(
     *,
     session: AnySession,
 ) -> None:
-    row = resource_rows.get(context, resource_id, session=session)
+    row = access.get(context, resource_id, session=session)
     if row.operation != session.operation.id:
         raise row.not_found()
 
@@ -183,18 +181,18 @@ def resource_update(
     """
     validation.check_text('resource_id', resource_id)
     validation.check_values(_TABLE, values, _SETTABLE)
-    resource_rows.check_expected(expected)
-    resource_rows.check_claim(claim, resource_id)
+    access.check_expected(expected)
+    access.check_claim(claim, resource_id)
     session = get_session(context, autocommit=True)
     with session.begin():
-        updated = resource_rows.update(
+        updated = access.update(
             context, resource_id, values, expected, claim, session=session
         )
         if not updated:
-            row = resource_rows.get_for_writing(
+            row = access.get_for_writing(
                 context, resource_id, claim, session=session
             )
-            raise resource_rows.conflict(row, expected)
+            raise access.conflict(row, expected)
 
 
 def _resource_destroyed(
@@ -205,7 +203,7 @@ def _resource_destroyed(
     *,
     session: AnySession,
 ) -> None:
-    row = resource_rows.get(
+    row = access.get(
         context.with_deleted('only'), resource_id, session=session
     )
     if row.deleted != session.operation.id:
@@ -232,11 +230,11 @@ def resource_destroy(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_rows.check_claim(claim, resource_id)
-    resource_rows.check_force(context, force)
+    access.check_claim(claim, resource_id)
+    access.check_force(context, force)
     session = get_session(context, light=True)
     with session.begin():
-        row = resource_rows.get_for_writing(
+        row = access.get_for_writing(
             context, resource_id, claim, session=session
         )
         if row.service_id is not None and not (claim or force):
@@ -254,6 +252,4 @@ def resource_destroy(
                 generation=_TABLE.c.generation + 1,
             )
         )
-        resource_rows.give_quota_back(
-            row.project_id, row.size, session=session
-        )
+        access.give_quota_back(row.project_id, row.size, session=session)

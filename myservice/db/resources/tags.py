@@ -5,14 +5,14 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from myservice.context import RequestContext
-from myservice.db import resource_details
-from myservice.db import resource_rows
 from myservice.db import validation
-from myservice.db.resource_rows import Claim
+from myservice.db.resources import access
+from myservice.db.resources import child_rows
+from myservice.db.resources.access import Claim
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import get_session
 
-_TABLE = resource_details.TAGS
+_TABLE = child_rows.TAGS
 
 _DELETE = sa.delete(_TABLE).where(
     _TABLE.c.resource_id == sa.bindparam('of_resource')
@@ -32,7 +32,7 @@ def resource_tags_get(context: RequestContext, resource_id: str) -> list[str]:
     validation.check_text('resource_id', resource_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        rows = resource_details.read_of_one(
+        rows = child_rows.read_of_one(
             context, _TABLE, resource_id, session=session
         )
         return [row.tag for row in rows]
@@ -52,9 +52,7 @@ def resource_tags_get_many(
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
     with session.begin():
-        return resource_details.read_tags(
-            context, resource_ids, session=session
-        )
+        return child_rows.read_tags(context, resource_ids, session=session)
 
 
 @retry_on_failure
@@ -75,12 +73,10 @@ def resource_tags_set(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    resource_details.check_tags(tags)
-    resource_rows.check_claim(claim, resource_id)
+    child_rows.check_tags(tags)
+    access.check_claim(claim, resource_id)
     session = get_session(context, light=True)
     with session.begin():
-        resource_rows.get_for_writing(
-            context, resource_id, claim, session=session
-        )
+        access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(_DELETE, {'of_resource': resource_id})
-        resource_details.add_tags(resource_id, tags, session=session)
+        child_rows.add_tags(resource_id, tags, session=session)

@@ -11,16 +11,16 @@ import sqlalchemy as sa
 
 from myservice.context import RequestContext
 from myservice.context import require_project
-from myservice.db import listing
-from myservice.db import resource_details
-from myservice.db import resource_rows
 from myservice.db import validation
 from myservice.db.models import ResourceRow
+from myservice.db.query import listing
+from myservice.db.resources import access
+from myservice.db.resources import child_rows
 from myservice.db.sql import in_list
 
-_TABLE = resource_rows.TABLE
-_METADATA = resource_details.METADATA
-_TAGS = resource_details.TAGS
+_TABLE = access.TABLE
+_METADATA = child_rows.METADATA
+_TAGS = child_rows.TAGS
 _LOOKED_FOR = {
     _METADATA: (_METADATA.c.key, _METADATA.c.value),
     _TAGS: (_TAGS.c.tag,),
@@ -43,13 +43,13 @@ def check_scope(
 
 
 def _metadata_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
-    resource_details.check_metadata(wanted)
+    child_rows.check_metadata(wanted)
     return _take_apart(_METADATA, wanted.items())
 
 
 def _tags_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
     tags = [wanted] if isinstance(wanted, str) else wanted
-    resource_details.check_tags(tags)
+    child_rows.check_tags(tags)
     return _take_apart(_TAGS, {(tag,) for tag in tags})
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import claim_rows
-from myservice.db import resource_listing
-from myservice.db import resource_rows
 from myservice.db import validation
-from myservice.db.resource_rows import Claim
+from myservice.db.resources import access
+from myservice.db.resources import acquire
+from myservice.db.resources import listing
+from myservice.db.resources.access import Claim
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
@@ -35,7 +35,7 @@ def _resource_claimed(
     *,
     session: AnySession,
 ) -> Claim:
-    row = resource_rows.get(context, resource_id, session=session)
+    row = access.get(context, resource_id, session=session)
     if row.operation != session.operation.id or row.claim_generation is None:
         raise row.not_found()
     return Claim(resource_id, service_id, row.claim_generation, registration)
@@ -69,11 +69,11 @@ def resource_claim(
     validation.check_registration(registration)
     session = get_session(context, autocommit=True)
     with session.begin():
-        generation = claim_rows.claim(
+        generation = acquire.claim(
             resource_id, service_id, registration, session=session
         )
         if generation is None:
-            raise claim_rows.refusal(
+            raise acquire.refusal(
                 context, resource_id, service_id, registration, session=session
             )
         return Claim(resource_id, service_id, generation, registration)
@@ -110,17 +110,17 @@ def resource_claim_next(
     validation.check_text('service_id', service_id)
     validation.check_batch_size(limit, 'limit')
     validation.check_registration(registration)
-    wanted = resource_listing.LISTING.check_filters(filters)
+    wanted = listing.LISTING.check_filters(filters)
     session = get_session(context, light=True)
     with session.begin():
         if session.operation.attempt > 1:
-            claim_rows.lock_service(service_id, registration, session=session)
-            done = claim_rows.of_earlier_attempt(
+            acquire.lock_service(service_id, registration, session=session)
+            done = acquire.of_earlier_attempt(
                 service_id, registration, session=session
             )
             if done:
                 return done
-        return claim_rows.claim_free(
+        return acquire.claim_free(
             service_id, registration, wanted, limit, session=session
         )
 
@@ -128,7 +128,7 @@ def resource_claim_next(
 def _resource_released(
     context: RequestContext, claim: Claim, *, session: AnySession
 ) -> None:
-    row = resource_rows.get(context, claim.resource_id, session=session)
+    row = access.get(context, claim.resource_id, session=session)
     if row.operation != session.operation.id:
         raise row.not_found()
 
@@ -144,13 +144,13 @@ def resource_release(context: RequestContext, claim: Claim) -> None:
     :raises ClaimLost: when it holds no longer
     """
     require_admin(context, 'resource_release')
-    resource_rows.check_claim(claim, required=True)
+    access.check_claim(claim, required=True)
     session = get_session(context, autocommit=True)
     with session.begin():
         result = session.execute(
-            claim_rows.RELEASE,
+            acquire.RELEASE,
             {
-                **resource_rows.held(claim),
+                **access.held(claim),
                 'resource_id': claim.resource_id,
                 'freed_by': session.operation.id,
             },
@@ -172,4 +172,4 @@ def claims_take_over(context: RequestContext) -> int:
     require_admin(context, 'claims_take_over')
     session = get_session(context, autocommit=True)
     with session.begin():
-        return claim_rows.free_those_of_the_dead(session=session)
+        return acquire.free_those_of_the_dead(session=session)

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from myservice.db.conditions import without_index
+from myservice.db.query.conditions import without_index
 from myservice.db.sql.dialects import Backend
 
 #: direction, as callers write it, to whether NULL comes first

@@ -1,0 +1,1 @@
+"""The agent: a process that is a service, works, and cleans up."""

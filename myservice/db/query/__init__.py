@@ -1,0 +1,1 @@
+"""What callers ask for: one row, conditions, pages of a list."""

@@ -1,0 +1,1 @@
+"""Resources, and what belongs to them: metadata, tags, claims."""
