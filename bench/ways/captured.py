@@ -103,7 +103,7 @@ class Captured:
 
 def _capture(project_id: str) -> tuple[list[Sent], set[Any]]:
     """Return what the layer sends for a pair, and the uuids in it."""
-    engine = engines.get_engines().get_engine('light')
+    engine = engines.get_engines().get_engine('core')
     sent: list[Sent] = []
 
     def statement(

@@ -31,7 +31,7 @@ def purge_operations(context: RequestContext, batch_size: int = 1000) -> int:
     """
     require_admin(context, 'purge_operations')
     validation.check_batch_size(batch_size)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         lifetime = engines.get_conf().database.operation_lifetime
         created_at = models.Operation.created_at

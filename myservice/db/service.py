@@ -112,7 +112,7 @@ def service_register(
         _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
     )
     validation.check_seconds('only_if_silent_for', only_if_silent_for)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         service_rows.register(values, only_if_silent_for, session=session)
         key = {name: values[name] for name in _IDENTITY}
@@ -399,7 +399,7 @@ def service_destroy(
     require_admin(context, 'service_destroy')
     validation.check_text('service_id', service_id)
     validation.check_bool('force', force)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)
         claims = acquire.count_of(service_id, session=session)

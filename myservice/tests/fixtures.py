@@ -24,7 +24,7 @@ from myservice import conf as options
 from myservice import db
 from myservice.db import models
 from myservice.db.engine import engines
-from myservice.db.engine import plugin
+from myservice.db.engine.purpose import Purpose
 from myservice.db.quotas import counters
 from myservice.db.sql import dialects
 from myservice.tests import servers
@@ -57,9 +57,9 @@ class Database(fixtures.Fixture):
             self.conf.set_override(name, value, group='database')
         db.api.configure(self.conf)
 
-    def engine(self, form: plugin.Form = 'transaction') -> sa.Engine:
-        """Return the engine of a form."""
-        return engines.get_engines().get_engine(form)
+    def engine(self, purpose: Purpose = 'transaction') -> sa.Engine:
+        """Return the engine of a purpose."""
+        return engines.get_engines().get_engine(purpose)
 
 
 class OtherDatabase(fixtures.Fixture):

@@ -28,19 +28,14 @@ from myservice.db import operation
 from myservice.db.engine import errors
 from myservice.db.engine import fair_lock
 from myservice.db.engine import fork
-from myservice.db.engine import marks
 from myservice.db.engine import url_arguments
 from myservice.db.engine.plugin import EnginePlugin
-from myservice.db.engine.plugin import Form
-from myservice.db.engine.plugin import Pool
+from myservice.db.engine.pools import Pool
+from myservice.db.engine.purpose import KEY
+from myservice.db.engine.purpose import ON_PRIMARY
+from myservice.db.engine.purpose import Purpose
 from myservice.db.sql.dialects import backend_of
 from myservice.db.sql.dialects import parse_url
-
-# What serves those whom stale rows would do, where there is no replica.
-_ON_PRIMARY: dict[Form, Form] = {
-    'stale_read': 'read',
-    'stale_snapshot': 'snapshot',
-}
 
 
 class Engines:
@@ -61,8 +56,8 @@ class Engines:
         options.check(conf)
         _check_urls(conf)
         self.conf = conf
-        self._facades: dict[Form, Any] = {}
-        self._engines: dict[Form, sa.Engine] = {}
+        self._facades: dict[Purpose, Any] = {}
+        self._engines: dict[Purpose, sa.Engine] = {}
         self.renew()
         fork.renew_in_child(self)
 
@@ -76,10 +71,10 @@ class Engines:
         self.collisions: collections.defaultdict[str, fair_lock.Collisions] = (
             collections.defaultdict(fair_lock.Collisions)
         )
-        for form, engine in list(self._engines.items()):
+        for purpose, engine in list(self._engines.items()):
             if getattr(engine.pool, 'is_cut_off', False):
-                del self._engines[form]
-                self._facades.pop(form, None)
+                del self._engines[purpose]
+                self._facades.pop(purpose, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Engines':
         # Copies of a context use the same pools.
@@ -94,10 +89,10 @@ class Engines:
         """
         return url_arguments.without_secrets(_url(self.conf, 'connection'))
 
-    def get_engine(self, form: Form) -> sa.Engine:
-        """Return the engine of a form.
+    def get_engine(self, purpose: Purpose) -> sa.Engine:
+        """Return the engine of a purpose.
 
-        :param form: 'transaction'; 'light' for one of statements only;
+        :param purpose: 'transaction'; 'core' for one of statements only;
             'autocommit' for a write that is one statement; 'read' for reads;
             'snapshot' for read-only transactions; 'stale_read' and
             'stale_snapshot' for the same on the replica
@@ -107,24 +102,24 @@ class Engines:
         :raises InvalidInput: when [database] connection cannot be used
         """
         try:
-            return self._engines[form]
+            return self._engines[purpose]
         except KeyError:
             with fork.in_one_piece:
-                if form in self._engines:
-                    return self._engines[form]
+                if purpose in self._engines:
+                    return self._engines[purpose]
                 _check_urls(self.conf)
-                return self._engines.setdefault(form, self._start(form))
+                return self._engines.setdefault(purpose, self._start(purpose))
 
     def pool_use(self) -> dict[str, dict[str, int]]:
-        """Return size, checked_out and overflow of the pool of each form."""
+        """Return size, checked_out and overflow of each pool, by purpose."""
         return {
-            form: {
+            purpose: {
                 'size': engine.pool.size(),
                 'checked_out': engine.pool.checkedout(),
                 'overflow': max(engine.pool.overflow(), 0),
             }
-            for form, engine in list(self._engines.items())
-            if form in self._facades and isinstance(engine.pool, Pool)
+            for purpose, engine in list(self._engines.items())
+            if purpose in self._facades and isinstance(engine.pool, Pool)
         }
 
     def dispose(self) -> None:
@@ -135,34 +130,32 @@ class Engines:
             self._facades.clear()
             self._engines.clear()
 
-    def _shared(self, form: Form) -> Form | None:
+    def _shared(self, purpose: Purpose) -> Purpose | None:
         if backend_of(self.url) == 'sqlite':
-            return None if form == 'transaction' else 'transaction'
-        return 'autocommit' if form == 'read' else None
+            return None if purpose == 'transaction' else 'transaction'
+        return 'autocommit' if purpose == 'read' else None
 
-    def _start(self, form: Form) -> sa.Engine:
-        if form == 'light':
+    def _start(self, purpose: Purpose) -> sa.Engine:
+        if purpose == 'core':
             return self._without_events(self.get_engine('transaction'))
         replica = self.conf.database.slave_connection
-        if form in _ON_PRIMARY and not replica:
-            return self.get_engine(_ON_PRIMARY[form])
-        shared = None if form in _ON_PRIMARY else self._shared(form)
+        if purpose in ON_PRIMARY and not replica:
+            return self.get_engine(ON_PRIMARY[purpose])
+        shared = None if purpose in ON_PRIMARY else self._shared(purpose)
         if shared is not None:
-            return self.get_engine(shared).execution_options(
-                **{marks.FORM: form}
-            )
+            return self.get_engine(shared).execution_options(**{KEY: purpose})
         facade = enginefacade.transaction_context()
-        with _url_errors(_option(form)):
-            facade.configure(**_facade_arguments(self.conf, form))
+        with _url_errors(_option(purpose)):
+            facade.configure(**_facade_arguments(self.conf, purpose))
             started: sa.Engine = facade.writer.get_engine()
         # A handler of a signal that calls may have started it meanwhile.
-        if form in self._engines:
-            return self._engines[form]
+        if purpose in self._engines:
+            return self._engines[purpose]
         # By the words of a text, which servers have in many languages, it
         # would translate what errors.py has translated already.
         event.remove(started, 'handle_error', exc_filters.handler)
-        self._facades[form] = facade
-        if form in ('autocommit', 'stale_read'):
+        self._facades[purpose] = facade
+        if purpose in ('autocommit', 'stale_read'):
             return self._without_events(started)
         return started
 
@@ -203,8 +196,8 @@ def _url_errors(option: str) -> Iterator[None]:
         ) from error
 
 
-def _option(form: Form) -> str:
-    return 'slave_connection' if form in _ON_PRIMARY else 'connection'
+def _option(purpose: Purpose) -> str:
+    return 'slave_connection' if purpose in ON_PRIMARY else 'connection'
 
 
 def _url(conf: cfg.ConfigOpts, option: str) -> sa.URL:
@@ -282,8 +275,8 @@ def get_engine(
     :returns: the engine of transactions
     :raises InvalidInput: when [database] connection cannot be used
     """
-    form: Form = 'snapshot' if read_only else 'transaction'
-    return get_engines(context).get_engine(form)
+    purpose: Purpose = 'snapshot' if read_only else 'transaction'
+    return get_engines(context).get_engine(purpose)
 
 
 def configure(conf: cfg.ConfigOpts) -> None:
@@ -306,18 +299,20 @@ def dispose() -> None:
         _engines.dispose()
 
 
-def _facade_arguments(conf: cfg.ConfigOpts, form: Form) -> dict[str, Any]:
+def _facade_arguments(
+    conf: cfg.ConfigOpts, purpose: Purpose
+) -> dict[str, Any]:
     arguments = options.database.for_enginefacade(conf)
     ours = {
         f'myservice_{name}': conf.database[name]
         for name in EnginePlugin.OPTIONS
         if conf.database[name] is not None
     }
-    connection = _url(conf, _option(form))
-    form = _ON_PRIMARY.get(form, form)
-    if form == 'read' and backend_of(connection) != 'sqlite':
-        form = 'autocommit'
-    ours |= {'plugin': 'myservice', marks.FORM: form}
+    connection = _url(conf, _option(purpose))
+    purpose = ON_PRIMARY.get(purpose, purpose)
+    if purpose == 'read' and backend_of(connection) != 'sqlite':
+        purpose = 'autocommit'
+    ours |= {'plugin': 'myservice', KEY: purpose}
     parameters = [arguments['connection_parameters'], urlencode(ours)]
     return arguments | {
         'connection': connection,

@@ -25,7 +25,7 @@ from myservice import exception
 from myservice import pickling
 from myservice.db import operation
 from myservice.db.engine import error_codes
-from myservice.db.engine import marks
+from myservice.db.engine import purpose
 from myservice.db.engine import refused_connection
 from myservice.db.engine.error_codes import first_line as first_line
 from myservice.db.engine.error_details import Code
@@ -211,7 +211,7 @@ def _only_reads(connection: Any) -> bool:
     if connection is None:
         return False
     options = connection.get_execution_options()
-    return bool(options.get(marks.FORM) == 'snapshot')
+    return bool(options.get(purpose.KEY) == 'snapshot')
 
 
 def _is_question(context: Any) -> bool:

@@ -22,6 +22,7 @@ from sqlalchemy import event
 
 from myservice.db import operation
 from myservice.db.engine import marks
+from myservice.db.engine import purpose
 from myservice.db.engine import wire
 from myservice.db.sql import write_detection
 from myservice.db.sql.dialects import backend_of
@@ -73,7 +74,7 @@ def _may_have_taken_effect(context: Any, busy: bool) -> bool:
         ends = context.statement is None
         return ends and marks.COMMITTER in connection.info
     options = connection.get_execution_options()
-    level = options.get('isolation_level', options[marks.FORM])
+    level = options.get('isolation_level', options[purpose.KEY])
     statement = execution.invoked_statement
     if level.upper() != 'AUTOCOMMIT' or (
         statement is not None and not write_detection.writes(statement)
@@ -150,7 +151,7 @@ def _close(connection: Any, error: Exception) -> None:
         remembered = connection.info.pop(_ROLLING_BACK, None)
         owner = remembered and remembered()
         # Not one that had it before, and is kept by who has given it back:
-        # the engine of light sessions fires no events.
+        # the engine of Core sessions fires no events.
         if owner and not owner.closed and owner.connection is connection:
             connection = owner
     connection.invalidate(error)

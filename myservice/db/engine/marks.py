@@ -1,4 +1,4 @@
-"""Marks in the ``info`` of a connection, and the option that names a form."""
+"""Marks in the ``info`` of a connection."""
 
 #: of the transaction: one of the four below
 STATE = 'myservice.state'
@@ -11,6 +11,3 @@ COMMITTER = 'myservice.committer'
 
 #: the lists that sessions want the errors of its statements in
 FAILURES = 'myservice.failures'
-
-#: a parameter of the URL, and an execution option
-FORM = 'myservice_form'

@@ -98,7 +98,7 @@ def quota_reserve(
     validation.check_name('project_id', project_id)
     limits.check_deltas(deltas)
     validation.check_expiry('expire', expire)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         with undo_on_refusal(context):
             ids = ledger.insert(project_id, deltas, expire, session=session)
@@ -145,7 +145,7 @@ def reservation_commit(
     project_id = require_project(context, project_id, 'reservation_commit')
     validation.check_name('project_id', project_id)
     validation.check_texts('reservations', reservations)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         with undo_on_refusal(context):
             _end(
@@ -177,7 +177,7 @@ def reservation_rollback(
     project_id = require_project(context, project_id, 'reservation_rollback')
     validation.check_name('project_id', project_id)
     validation.check_texts('reservations', reservations)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         with undo_on_refusal(context):
             _end(
@@ -206,7 +206,7 @@ def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
     """
     require_admin(context, 'reservation_expire')
     validation.check_batch_size(batch_size)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         overdue = session.execute(
             sa.select(_TABLE.c.id, _TABLE.c.project_id)
@@ -240,7 +240,7 @@ def reservation_purge(context: RequestContext, batch_size: int = 1000) -> int:
     """
     require_admin(context, 'reservation_purge')
     validation.check_batch_size(batch_size)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         lifetime = engines.get_conf().database.operation_lifetime
         old = session.scalars(

@@ -157,7 +157,7 @@ def quota_usage_sync(
     """
     require_admin(context, 'quota_usage_sync')
     validation.check_name('project_id', project_id)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         # Nobody changes what is counted, or reserved, without these locks.
         enforcement.lock([project_id], session=session)

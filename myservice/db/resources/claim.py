@@ -111,7 +111,7 @@ def resource_claim_next(
     validation.check_batch_size(limit, 'limit')
     validation.check_registration(registration)
     wanted = listing.LISTING.check_filters(filters)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         if session.operation.attempt > 1:
             acquire.lock_service(service_id, registration, session=session)

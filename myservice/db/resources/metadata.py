@@ -80,7 +80,7 @@ def resource_metadata_set(
     validation.check_text('resource_id', resource_id)
     child_rows.check_metadata(metadata)
     access.check_claim(claim, resource_id)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(_DELETE, {'of_resource': resource_id})
@@ -107,7 +107,7 @@ def resource_metadata_update(
     validation.check_text('resource_id', resource_id)
     child_rows.check_metadata(metadata)
     access.check_claim(claim, resource_id)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(
@@ -137,7 +137,7 @@ def resource_metadata_delete(
     validation.check_text('resource_id', resource_id)
     unwanted = validation.check_one_or_more('keys', keys)
     access.check_claim(claim, resource_id)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(

@@ -74,7 +74,7 @@ def resource_create(
         context, checked.pop('project_id', None), 'resource_create'
     )
     validation.check_name('project_id', project_id)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         resource_id = session.operation.id
         metadata = checked.pop('metadata', {})
@@ -232,7 +232,7 @@ def resource_destroy(
     validation.check_text('resource_id', resource_id)
     access.check_claim(claim, resource_id)
     access.check_force(context, force)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         row = access.get_for_writing(
             context, resource_id, claim, session=session

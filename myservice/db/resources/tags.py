@@ -75,7 +75,7 @@ def resource_tags_set(
     validation.check_text('resource_id', resource_id)
     child_rows.check_tags(tags)
     access.check_claim(claim, resource_id)
-    session = get_session(context, light=True)
+    session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)
         session.execute(_DELETE, {'of_resource': resource_id})

@@ -1,4 +1,4 @@
-"""The light sessions: they execute statements, and know no objects.
+"""The Core sessions: they execute statements, and know no objects.
 
 A Session of SQLAlchemy would take as much CPU again as the statement itself.
 """
@@ -12,15 +12,15 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.db import operation
+from myservice.db.engine import connection_state
 from myservice.db.engine import errors
-from myservice.db.engine import plugin
 from myservice.db.operation import Operation
 from myservice.db.sql import write_detection
 from myservice.db.sql.write_detection import Effect
 
 
-class _Light:
-    """What light sessions have in common."""
+class _Core:
+    """What Core sessions have in common."""
 
     __slots__ = ('_connection', '_engine')
 
@@ -50,7 +50,7 @@ class _Light:
         return self.execute(statement, params).scalar()
 
 
-class LightSession(_Light):
+class CoreSession(_Core):
     """Executes on one connection of the AUTOCOMMIT engine.
 
     It has no unit of work and no identity map: the result of a select is rows
@@ -145,7 +145,7 @@ class LightSession(_Light):
         self._call = operation.current()
 
 
-class LightTransaction(_Light):
+class CoreTransaction(_Core):
     """Executes statements in a transaction.
 
     The block commits at its end, and rolls back if an exception leaves it, or
@@ -161,21 +161,21 @@ class LightTransaction(_Light):
     def begin(self) -> Iterator[Self]:
         """Return the block that is the transaction."""
         with self._engine.connect() as connection:
-            plugin.mark_ended(connection)
+            connection_state.mark_ended(connection)
             self._connection = connection
             self._failure: BaseException | None = None
             try:
                 yield self
             except BaseException:
                 connection.rollback()
-                plugin.mark_ended(connection)
+                connection_state.mark_ended(connection)
                 raise
             finally:
                 self._connection = None
             if self._failure is not None:
                 raise errors.doomed(self._failure) from self._failure
             if connection.in_transaction():
-                plugin.mark_committing(connection)
+                connection_state.mark_committing(connection)
                 connection.commit()
 
     def __enter__(self) -> Self:
@@ -203,7 +203,7 @@ class LightTransaction(_Light):
         if connection is None:
             raise exception.SessionNotBegun()
         if not connection.in_transaction():
-            plugin.mark_open(connection)
+            connection_state.mark_open(connection)
         try:
             return connection.execute(statement, params)
         except BaseException as error:

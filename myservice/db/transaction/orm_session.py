@@ -19,9 +19,9 @@ from sqlalchemy import orm
 from myservice import exception
 from myservice.context import TransactionSlot
 from myservice.db import operation
+from myservice.db.engine import connection_state
 from myservice.db.engine import errors
 from myservice.db.engine import fork
-from myservice.db.engine import plugin
 from myservice.db.engine import wire
 from myservice.db.operation import Operation
 from myservice.db.sql.dialects import backend_of
@@ -175,7 +175,7 @@ def _collect_failures(
     session.connection_in_use = connection
     if backend_of(connection.dialect) != 'sqlite':
         session.driver_connection = connection.connection.driver_connection
-    plugin.collect_failures(
+    connection_state.collect_failures(
         connection,
         session.failures,
         commits=not isinstance(session.bind, sa.Connection),

@@ -7,7 +7,7 @@ Every public function is one transaction::
         ...
 
 ``get_session`` has four forms: for a transaction, either with objects or,
-light, of statements only; for reads; and for a write that is one statement.
+Core, of statements only; for reads; and for a write that is one statement.
 Inside ``with transaction(context):`` all of them give the session that is open
 there, whose ``begin()`` then opens nothing and whose ``commit()`` leaves the
 commit to the owner. When to try again is not decided here but in retry.py.
@@ -26,11 +26,11 @@ from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import operation
 from myservice.db.engine import engines
-from myservice.db.engine.plugin import Form
-from myservice.db.engine.plugin import is_autocommit
+from myservice.db.engine.purpose import Purpose
+from myservice.db.engine.purpose import is_autocommit
 from myservice.db.operation import Operation
-from myservice.db.transaction.core_session import LightSession
-from myservice.db.transaction.core_session import LightTransaction
+from myservice.db.transaction.core_session import CoreSession
+from myservice.db.transaction.core_session import CoreTransaction
 from myservice.db.transaction.orm_session import Session
 from myservice.db.transaction.orm_session import Transaction
 
@@ -73,26 +73,26 @@ def get_session(
     *,
     read_only: bool = False,
     autocommit: bool = False,
-    light: bool = False,
+    core: bool = False,
     bind: sa.Engine | sa.Connection | None = None,
     binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
 ) -> Any:
     """Return a session in one of four forms.
 
     By default it is SQLAlchemy's Session, for a transaction. The others are
-    light: they execute statements, and know no objects; two of them travel
+    Core sessions: they execute statements, know no objects, and two travel
     only as the statements themselves. Where the context is inside of
     ``transaction(context)``, all of them are the session there.
 
     :param context: the caller; without one the session stands alone
     :param read_only: for reads; a write raises before it is sent
     :param autocommit: for a write that is one statement; a second one raises
-    :param light: for a transaction that is only statements
+    :param core: for a transaction that is only statements
     :param bind: what a Session works on instead: any engine or connection;
         if the connection has begun a transaction, whoever began it commits
     :param binds: model to what a Session works on for that model; the commits
         are one after the other, and the last can fail alone
-    :returns: a Session, LightSession or LightTransaction, not yet begun
+    :returns: a Session, CoreSession or CoreTransaction, not yet begun
     :raises InvalidInput: for a bind where something else is asked for too
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
@@ -104,7 +104,7 @@ def get_session(
         return joined.join()
     ours = engines.get_engines(context)
     if bind is not None or binds is not None:
-        _refuse_bind(autocommit or light, 'it is for the default form')
+        _refuse_bind(autocommit or core, 'it is for the default form')
         for each in (bind, *(binds or {}).values()):
             known = each is None or isinstance(each, sa.Engine | sa.Connection)
             _refuse_bind(
@@ -115,12 +115,12 @@ def get_session(
         return Session(default, binds, read_only)
     if read_only:
         stale = context is not None and context.takes_stale
-        form: Form = 'stale_read' if stale else 'read'
-        return LightSession(ours.get_engine(form), writes=0)
+        purpose: Purpose = 'stale_read' if stale else 'read'
+        return CoreSession(ours.get_engine(purpose), writes=0)
     if autocommit:
-        return LightSession(ours.get_engine('autocommit'), writes=1)
-    if light:
-        return LightTransaction(ours.get_engine('light'))
+        return CoreSession(ours.get_engine('autocommit'), writes=1)
+    if core:
+        return CoreTransaction(ours.get_engine('core'))
     return Session(ours.get_engine('transaction'))
 
 
@@ -192,9 +192,9 @@ def transaction(
 def _own_session(
     context: RequestContext, read_only: bool, bind: sa.Connection | None
 ) -> Session:
-    form: Form = 'transaction'
+    purpose: Purpose = 'transaction'
     if read_only:
-        form = 'stale_snapshot' if context.takes_stale else 'snapshot'
+        purpose = 'stale_snapshot' if context.takes_stale else 'snapshot'
     if bind is not None:
         # Calls that join rely on its isolation level, and on our errors.
         ours = engines.get_engine(context, read_only)
@@ -206,7 +206,7 @@ def _own_session(
             is_autocommit(bind.get_execution_options()), 'it is in AUTOCOMMIT'
         )
     return Session(
-        bind or engines.get_engines(context).get_engine(form),
+        bind or engines.get_engines(context).get_engine(purpose),
         read_only=read_only,
     )
 

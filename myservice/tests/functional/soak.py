@@ -155,7 +155,7 @@ class Soak:
         session.execute(_COUNT, {'p_topic': large}).all()
 
     def _sessions(self) -> None:
-        for form in ({}, {'light': True}, {'read_only': True}):
+        for form in ({}, {'core': True}, {'read_only': True}):
             session = self.get_session(self._context, **form)
             with session.begin():
                 self._read(session)

@@ -32,7 +32,7 @@ from myservice import db
 from myservice import exception
 from myservice.db import models
 from myservice.db.engine import engines
-from myservice.db.engine import plugin
+from myservice.db.engine import purpose
 from myservice.db.quotas import counters
 from myservice.db.quotas import enforcement
 from myservice.tests import fixtures
@@ -44,7 +44,7 @@ SERVICES: Any = models.Service.__table__
 RESERVATIONS: Any = models.Reservation.__table__
 USAGES: Any = models.QuotaUsage.__table__
 
-FORMS: tuple[plugin.Form, ...] = ('autocommit', 'transaction')
+FORMS: tuple[purpose.Purpose, ...] = ('autocommit', 'transaction')
 RESOURCES = ('resources', 'gigabytes')
 
 THREADS = 16

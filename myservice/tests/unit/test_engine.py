@@ -23,7 +23,7 @@ from myservice import db
 from myservice import exception
 from myservice.db import models
 from myservice.db.engine import engines
-from myservice.db.engine.plugin import Form
+from myservice.db.engine.purpose import Purpose
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
@@ -38,7 +38,7 @@ SERVER_URLS = {
     'mysql': 'mysql+pymysql://nobody@127.0.0.1:{}/nothing',
     'postgresql': 'postgresql+psycopg://nobody@127.0.0.1:{}/nothing',
 }
-FORMS: tuple[Form, ...] = (
+PURPOSES: tuple[Purpose, ...] = (
     'transaction',
     'autocommit',
     'snapshot',
@@ -46,20 +46,20 @@ FORMS: tuple[Form, ...] = (
 
 
 class EngineTestCase(base.DatabaseTestCase):
-    def connect(self, form: Form = 'transaction') -> sa.Connection:
+    def connect(self, purpose: Purpose = 'transaction') -> sa.Connection:
         """Take a connection for the rest of the test, or until closed."""
-        connection = self.database.engine(form).connect()
+        connection = self.database.engine(purpose).connect()
         self.addCleanup(connection.close)
         return connection
 
-    def driver(self, form: Form = 'transaction') -> Any:
+    def driver(self, purpose: Purpose = 'transaction') -> Any:
         """Return the driver's connection that the next caller will get."""
-        with self.database.engine(form).connect() as connection:
+        with self.database.engine(purpose).connect() as connection:
             return connection.connection.driver_connection
 
-    def read(self, sql: str, form: Form = 'transaction') -> Any:
+    def read(self, sql: str, purpose: Purpose = 'transaction') -> Any:
         """Return the one value of a SELECT or PRAGMA."""
-        with self.database.engine(form).connect() as connection:
+        with self.database.engine(purpose).connect() as connection:
             return connection.execute(sa.text(sql)).scalar()
 
 
@@ -101,8 +101,8 @@ class TestConnection(EngineTestCase):
 
     def test_nothing_is_connected_before_it_is_used(self) -> None:
         self.database.configure(connection=SERVER_URLS['mysql'].format(1))
-        for form in FORMS:
-            self.database.engine(form)
+        for purpose in PURPOSES:
+            self.database.engine(purpose)
         self.assertRaises(
             db_exception.DBConnectionError, self.read, 'SELECT 1'
         )
@@ -178,8 +178,8 @@ class TestConnection(EngineTestCase):
 
 class TestPool(EngineTestCase):
     def test_a_connection_is_used_again(self) -> None:
-        for form in FORMS:
-            self.assertIs(self.driver(form), self.driver(form))
+        for purpose in PURPOSES:
+            self.assertIs(self.driver(purpose), self.driver(purpose))
 
     def test_max_pool_size_is_how_many_stay_open(self) -> None:
         self.database.configure(max_pool_size=2, max_overflow=1)
@@ -228,9 +228,9 @@ class TestPool(EngineTestCase):
 
     def test_connection_recycle_time_replaces_old_connections(self) -> None:
         self.database.configure(connection_recycle_time=0)
-        for form in FORMS:
-            first = self.driver(form)
-            self.assertIsNot(first, self.driver(form))
+        for purpose in PURPOSES:
+            first = self.driver(purpose)
+            self.assertIsNot(first, self.driver(purpose))
 
 
 class TestWhatIsNotSent(EngineTestCase):
@@ -296,8 +296,8 @@ class TestWhatIsNotSent(EngineTestCase):
 
     def test_an_unused_connection_sends_nothing(self) -> None:
         with self.commands() as sent:
-            for form in FORMS:
-                self.connect(form).close()
+            for purpose in PURPOSES:
+                self.connect(purpose).close()
         self.assertEqual([], sent)
 
 
@@ -306,10 +306,10 @@ class TestStart(EngineTestCase):
         started: list[str] = []
         start = engines.Engines._start
 
-        def slowly(ours: engines.Engines, form: Any) -> sa.Engine:
-            started.append(form)
+        def slowly(ours: engines.Engines, purpose: Any) -> sa.Engine:
+            started.append(purpose)
             time.sleep(0.1)
-            return start(ours, form)
+            return start(ours, purpose)
 
         self.database.configure()
         with mock.patch.object(engines.Engines, '_start', slowly):
@@ -355,9 +355,7 @@ class TestPing(EngineTestCase):
             monotonic=lambda: self.now, sleep=time.sleep
         )
         self.useFixture(
-            plain_fixtures.MonkeyPatch(
-                'myservice.db.engine.plugin.time', clock
-            )
+            plain_fixtures.MonkeyPatch('myservice.db.engine.shape.time', clock)
         )
 
     def sent_after_idling(self, seconds: float) -> list[str]:
@@ -436,11 +434,11 @@ class TestIsolation(EngineTestCase):
     def test_on_a_server_the_levels_are_those_that_it_knows(self) -> None:
         if self.backend == 'sqlite':
             self.skipTest('SQLite has no levels')
-        for form, level in (
+        for purpose, level in (
             ('transaction', 'READ COMMITTED'),
             ('snapshot', 'REPEATABLE READ'),
         ):
-            connection = self.connect(form)
+            connection = self.connect(purpose)
             connection.execute(COUNT)
             self.assertEqual(level, connection.get_isolation_level())
 
@@ -499,19 +497,21 @@ class TestMariaDB(EngineTestCase):
         self.assertEqual('latin1', self.read('SELECT @@character_set_client'))
 
     def test_mysql_sql_mode_is_set_in_each_form(self) -> None:
-        for form in FORMS:
-            self.assertIn('TRADITIONAL', self.read('SELECT @@sql_mode', form))
+        for purpose in PURPOSES:
+            self.assertIn(
+                'TRADITIONAL', self.read('SELECT @@sql_mode', purpose)
+            )
         self.database.configure(mysql_sql_mode='ANSI_QUOTES')
-        for form in FORMS:
+        for purpose in PURPOSES:
             self.assertEqual(
-                'ANSI_QUOTES', self.read('SELECT @@sql_mode', form)
+                'ANSI_QUOTES', self.read('SELECT @@sql_mode', purpose)
             )
 
     def test_mysql_wsrep_sync_wait_is_set_in_each_form(self) -> None:
         self.assertEqual(0, self.read('SELECT @@wsrep_sync_wait'))
         self.database.configure(mysql_wsrep_sync_wait=7)
-        for form in FORMS:
-            self.assertEqual(7, self.read('SELECT @@wsrep_sync_wait', form))
+        for purpose in PURPOSES:
+            self.assertEqual(7, self.read('SELECT @@wsrep_sync_wait', purpose))
 
     def test_read_timeout_ends_the_wait_for_an_answer(self) -> None:
         self.database.configure(read_timeout=1)
@@ -614,18 +614,18 @@ class TestDeadServer(base.TestCase):
 
 class TestSQLiteFile(SQLiteTestCase):
     def test_a_new_connection_is_set_up(self) -> None:
-        for form in FORMS:
+        for purpose in PURPOSES:
             for pragma, value in (
                 ('journal_mode', 'wal'),
                 ('foreign_keys', 1),
                 ('busy_timeout', 30000),
                 ('synchronous', 2),
             ):
-                self.assertEqual(value, self.read(f'PRAGMA {pragma}', form))
+                self.assertEqual(value, self.read(f'PRAGMA {pragma}', purpose))
 
     def test_all_forms_share_one_pool_of_real_connections(self) -> None:
-        for form in FORMS:
-            self.assertIs(self.driver('transaction'), self.driver(form))
+        for purpose in PURPOSES:
+            self.assertIs(self.driver('transaction'), self.driver(purpose))
 
     def test_without_sqlite_synchronous_nothing_waits_for_the_disk(
         self,
@@ -710,8 +710,8 @@ class TestSQLiteInMemory(SQLiteTestCase):
     def test_all_forms_see_one_database(self) -> None:
         with self.database.engine().begin() as connection:
             connection.execute(INSERT, {'id': '1'})
-        for form in FORMS:
-            self.assertEqual(1, self.read(str(COUNT), form))
+        for purpose in PURPOSES:
+            self.assertEqual(1, self.read(str(COUNT), purpose))
 
     def test_the_api_works_on_it(self) -> None:
         made = factories.create_service()

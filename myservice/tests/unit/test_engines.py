@@ -199,7 +199,7 @@ class TestBind(base.DatabaseTestCase):
                 pass
 
     def test_the_light_forms_take_no_bind(self) -> None:
-        for form in ('autocommit', 'light'):
+        for form in ('autocommit', 'core'):
             arguments: dict[str, Any] = {form: True, 'bind': self.connection}
             self.assertRaisesRegex(
                 exception.InvalidInput,

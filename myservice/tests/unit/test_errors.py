@@ -271,13 +271,13 @@ class TestListeners(ForeignTestCase):
         event.listen(*self.listening)
 
     def test_others_see_the_error_once_as_what_it_means(self) -> None:
-        for form in ('transaction', 'light', 'autocommit', 'read', 'snapshot'):
+        for form in ('transaction', 'core', 'autocommit', 'read', 'snapshot'):
             self.database.configure()
             engine = self.database.engine(form)
             self._assert_seen_once(engine, engine)
 
     def test_a_listener_of_all_engines(self) -> None:
-        for form in ('transaction', 'light', 'autocommit', 'read', 'snapshot'):
+        for form in ('transaction', 'core', 'autocommit', 'read', 'snapshot'):
             self._assert_seen_once(sa.Engine, self.database.engine(form))
 
     def _assert_seen_once(self, target: Any, engine: sa.Engine) -> None:

@@ -160,7 +160,7 @@ class TestTransactionOfTheParent(ForkTestCase):
         self.assertEqual(['after', 'before'], self.names())
 
     def test_a_child_that_comes_to_the_end_is_refused(self) -> None:
-        for form in ({}, {'light': True}, {'joined': True}):
+        for form in ({}, {'core': True}, {'joined': True}):
             self.come_to_the_end(form, f'host-{form}')
 
     def come_to_the_end(self, form: dict[str, bool], host: str) -> None:
@@ -204,7 +204,7 @@ class TestSessionOfTheParent(ForkTestCase):
         {},
         {'read_only': True},
         {'autocommit': True},
-        {'light': True},
+        {'core': True},
     )
 
     def test_it_is_refused_in_each_form(self) -> None:

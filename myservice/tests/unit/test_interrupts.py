@@ -93,7 +93,7 @@ class InterruptTestCase(base.DatabaseTestCase):
         for name, pool in db.api.statistics().pools.items():
             self.assertEqual(0, pool['checked_out'], name)
         numbers = sa.select(sa.literal(1), sa.literal('x'))
-        for arguments in ({}, {'read_only': True}, {'light': True}):
+        for arguments in ({}, {'read_only': True}, {'core': True}):
             session = db.api.get_session(**arguments)
             with session.begin():
                 self.assertEqual((1, 'x'), session.execute(numbers).one())
@@ -156,7 +156,7 @@ class TestForms(InterruptTestCase):
     def transactions(self) -> list[Callable[[], Any]]:
         return [
             self.session,
-            lambda: self.session(light=True),
+            lambda: self.session(core=True),
             self.transaction,
             self.savepoint,
             self.run_in_transaction,
@@ -561,7 +561,7 @@ class TestFirstError(InterruptTestCase):
     def test_each_form(self) -> None:
         for call in (
             self.in_session,
-            lambda: self.in_session(light=True),
+            lambda: self.in_session(core=True),
             self.in_transaction,
             self.in_run,
             self.in_engine,
@@ -655,7 +655,7 @@ class TestFirstError(InterruptTestCase):
     def test_an_interrupt_is_no_failure_of_cleaning_up(self) -> None:
         for call in (
             self.in_session,
-            lambda: self.in_session(light=True),
+            lambda: self.in_session(core=True),
             self.in_transaction,
             self.in_run,
             self.in_engine,
@@ -803,7 +803,7 @@ class TestConnections(InterruptTestCase):
             return proxy.Delay(0.3)
 
         def call() -> None:
-            session = db.api.get_session(light=True)
+            session = db.api.get_session(core=True)
             with session.begin():
                 session.execute(sa.text(self.sleep(0)))
 

@@ -50,11 +50,11 @@ class TestStatements(base.DatabaseTestCase):
         self.assertEqual(kept[1], kept[2])
 
     def test_those_of_callers_are_forgotten(self) -> None:
-        for form in ({}, {'light': True}, {'read_only': True}):
+        for form in ({}, {'core': True}, {'read_only': True}):
             self.assert_forgotten(
                 form, lambda value: sa.select(_SERVICE.c.id, sa.literal(value))
             )
-        for form in ({}, {'light': True}, {'autocommit': True}):
+        for form in ({}, {'core': True}, {'autocommit': True}):
             self.assert_forgotten(
                 form,
                 lambda value: sa.delete(_SERVICE).where(

@@ -43,7 +43,7 @@ WRITES: dict[str, Callable[[Any], Any]] = {
     'driver SQL': lambda s: s.connection().exec_driver_sql(INSERT),
 }
 
-# Statements, for a light session too.
+# Statements, for a Core session too.
 WRITTEN: list[Any] = [
     sa.insert(SERVICE),
     sa.select(sa.delete(SERVICE).returning(SERVICE.id).cte()),
@@ -177,7 +177,7 @@ class TestReadOnly(base.DatabaseTestCase):
             yield session
 
     @contextlib.contextmanager
-    def light(self) -> Iterator[Any]:
+    def core(self) -> Iterator[Any]:
         session = db.api.get_session(read_only=True)
         with session.begin():
             yield session
@@ -196,7 +196,7 @@ class TestReadOnly(base.DatabaseTestCase):
         self.assert_unchanged()
 
     def test_every_statement_that_writes_or_locks_is_refused(self) -> None:
-        for form in (self.transaction, self.bound, self.light):
+        for form in (self.transaction, self.bound, self.core):
             for statement in (*WRITTEN, *LOCKING):
                 with form() as session:
                     self.assertRaises(
@@ -224,7 +224,7 @@ class TestReadOnly(base.DatabaseTestCase):
         }[self.backend]
         texts += ['/* c */ WITH x AS (SELECT 1) SELECT * FROM x']
         texts += ['EXPLAIN SELECT id FROM services']
-        for form in (self.transaction, self.bound, self.light):
+        for form in (self.transaction, self.bound, self.core):
             for text in texts:
                 with form() as session:
                     session.execute(sa.text(text)).all()
@@ -301,7 +301,7 @@ class TestLocks(base.DatabaseTestCase):
         self.assertEqual([], db.api.service_get_all(self.context))
 
     def test_transactions_lock(self) -> None:
-        for form in ({}, {'light': True}):
+        for form in ({}, {'core': True}):
             session = db.api.get_session(self.context, **form)
             with session.begin():
                 session.execute(LOCKING[0]).all()

@@ -50,7 +50,7 @@ class SessionTestCase(base.DatabaseTestCase):
 
 class TestForms(SessionTestCase):
     def test_a_transaction_commits_or_rolls_back_as_a_whole(self) -> None:
-        for number, form in enumerate(({}, {'light': True})):
+        for number, form in enumerate(({}, {'core': True})):
             session = db.api.get_session(self.context, **form)
             with session.begin():
                 session.execute(INSERT, {'id': f'{form} 1'})
@@ -75,7 +75,7 @@ class TestForms(SessionTestCase):
             self.assertEqual(1, self.count())
 
     def test_both_context_managers_in_one_line(self) -> None:
-        for form in ({}, {'light': True}, {'autocommit': True}):
+        for form in ({}, {'core': True}, {'autocommit': True}):
             with db.api.get_session(**form) as session, session.begin():
                 session.execute(INSERT, {'id': str(form)})
         with (
@@ -144,7 +144,7 @@ class TestForms(SessionTestCase):
         self.assertEqual(1, self.count())
 
     def test_a_light_session_works_inside_of_its_block_only(self) -> None:
-        for form in ({'light': True}, {'read_only': True}):
+        for form in ({'core': True}, {'read_only': True}):
             session = db.api.get_session(**form)
             self.assertRaises(
                 exception.SessionNotBegun, session.execute, COUNT
@@ -160,7 +160,7 @@ class TestForms(SessionTestCase):
         with db.api.transaction(self.context) as opened:
             opened.execute(COUNT)
             collected = opened.failures
-        session = db.api.get_session(light=True)
+        session = db.api.get_session(core=True)
 
         def fail() -> None:
             with session.begin():
@@ -174,7 +174,7 @@ class TestForms(SessionTestCase):
         self.database.configure(max_pool_size=1, max_overflow=0)
         for form in (
             {},
-            {'light': True},
+            {'core': True},
             {'read_only': True},
             {'autocommit': True},
         ):
@@ -199,7 +199,7 @@ class TestForms(SessionTestCase):
     def test_a_failed_statement_that_was_caught_commits_nothing(self) -> None:
         # PostgreSQL would answer ROLLBACK to the COMMIT, and report success;
         # the others would commit the half.
-        for number, form in enumerate(({}, {'light': True})):
+        for number, form in enumerate(({}, {'core': True})):
             session = db.api.get_session(self.context, **form)
             with (
                 self.assertRaises(exception.TransactionDoomed),

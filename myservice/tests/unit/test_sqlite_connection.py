@@ -478,9 +478,9 @@ class TestWouldWaitForItself(SQLiteTestCase):
             with db.api.get_session() as session, session.begin():
                 session.execute(COUNT)
 
-        def light() -> None:
-            with db.api.get_session(light=True).begin() as session:
-                session.execute(INSERT, {'id': 'light'})
+        def core() -> None:
+            with db.api.get_session(core=True).begin() as session:
+                session.execute(INSERT, {'id': 'core'})
 
         def autocommit() -> None:
             with db.api.get_session(autocommit=True).begin() as session:
@@ -504,7 +504,7 @@ class TestWouldWaitForItself(SQLiteTestCase):
         return [
             self.create,
             session,
-            light,
+            core,
             autocommit,
             engine,
             transaction,
@@ -541,7 +541,7 @@ class TestWouldWaitForItself(SQLiteTestCase):
         with session.begin():
             session.execute(COUNT)
             self.assert_refused(self.create)
-        with db.api.get_session(light=True).begin() as session:
+        with db.api.get_session(core=True).begin() as session:
             session.execute(COUNT)
             self.assert_refused(self.create)
         with orm.Session(self.engine) as session:

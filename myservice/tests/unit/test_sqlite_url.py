@@ -19,7 +19,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.db.engine import plugin
+from myservice.db.engine import sqlite
 from myservice.db.engine import sqlite_url
 from myservice.tests import base
 from myservice.tests import fixtures
@@ -194,7 +194,7 @@ class TestInMemory(SQLiteTestCase):
             models.Base.metadata.create_all(db.api.get_engine())
             # Two connections would be two databases.
             pool = db.api.get_engine().pool
-            self.assertIs(plugin.MemoryPool, type(pool), url)
+            self.assertIs(sqlite.MemoryPool, type(pool), url)
             made = self.create()
             with db.api.transaction(self.context, read_only=True):
                 found = db.api.service_get(self.context, made.id)

@@ -1,0 +1,82 @@
+"""The shape of an engine on MariaDB or MySQL, whose driver is PyMySQL."""
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from myservice.db.engine import shape
+from myservice.db.engine import wire
+
+# Parameters of the URL that say something about TLS, or name a file that may.
+_ABOUT_TLS = ('ssl', 'read_default')
+
+
+class Shape(shape.ServerShape):
+    """That of PyMySQL."""
+
+    def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        super().__init__(url, kwargs)
+        arguments = self.arguments
+        # oslo.db's "utf8" is MySQL's name for the part of UTF-8 that has no
+        # emoji. It looks at the URL; so must we, or we would overrule it.
+        if 'charset' not in url.query:
+            arguments['charset'] = 'utf8mb4'
+        # PyMySQL would take it for latin1, where servers have it in UTF-8.
+        if url.password and not url.password.isascii():
+            arguments['password'] = url.password.encode()
+        # PyMySQL waits for ever by default, and its connect timeout does
+        # not cover the handshake: a paused server would hold the caller.
+        for name, option in (
+            ('connect_timeout', 'connect_timeout'),
+            ('read_timeout', 'read_timeout'),
+            ('write_timeout', 'read_timeout'),
+        ):
+            if name not in url.query:
+                arguments[name] = int(self.option(option))
+        if self.purpose == 'migration':
+            # A server that dies is noticed by the keepalive of TCP.
+            arguments['read_timeout'] = None
+
+    def listen(self, engine: sa.Engine) -> None:
+        """Listen to what the engine does."""
+        super().listen(engine)
+        one_context = not any(
+            name.startswith(_ABOUT_TLS) for name in self.query
+        )
+        event.listen(
+            engine, 'do_connect', _connect_pymysql(engine, one_context)
+        )
+
+    @staticmethod
+    def only_read(dbapi_connection: Any, _: Any) -> None:
+        """Let a new connection refuse to write."""
+        dbapi_connection.query('SET SESSION TRANSACTION READ ONLY')
+
+
+def _connect_pymysql(
+    engine: sa.Engine, one_context: bool
+) -> Callable[..., Any]:
+    """Return what connects PyMySQL as by default, but with one TLS context.
+
+    Its default is TLS if the server has it, and no verification. Yet it reads
+    the machine's CA certificates for each connection, which takes 20 ms. It
+    accepts a context, too, but then TLS is a must; so we put ours where it
+    puts its own. A URL that says something about TLS is left to it: the files
+    that are named there may change.
+    """
+    make = wire.pymysql_connection(engine.dialect)
+    tls = make(defer_connect=True).ctx
+    without_tls = {'ssl_disabled': True, 'defer_connect': True}
+
+    def connect(_: Any, record: Any, args: Any, kwargs: Any) -> Any:
+        if not one_context:
+            return make(*args, **kwargs)
+        connection = make(*args, **(kwargs | without_tls))
+        connection.ssl = True
+        connection.ctx = tls
+        connection.connect()
+        return connection
+
+    return connect

@@ -1,0 +1,36 @@
+"""The shape of an engine on PostgreSQL, whose driver is psycopg."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice.db.engine import pooler
+from myservice.db.engine import shape
+
+
+class Shape(shape.ServerShape):
+    """That of psycopg."""
+
+    def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        super().__init__(url, kwargs)
+        arguments = self.arguments
+        if 'connect_timeout' not in url.query:
+            arguments['connect_timeout'] = int(self.option('connect_timeout'))
+        # libpq has no read timeout; this one notices a dead host, in
+        # milliseconds, but not a server that is alive and paused.
+        if 'tcp_user_timeout' not in url.query:
+            arguments['tcp_user_timeout'] = int(
+                self.option('read_timeout') * 1000
+            )
+
+    def listen(self, engine: sa.Engine) -> None:
+        """Listen to what the engine does."""
+        super().listen(engine)
+        if 'prepare_threshold' not in self.query:
+            pooler.prepare_where_possible(engine)
+
+    @staticmethod
+    def only_read(dbapi_connection: Any, _: Any) -> None:
+        """Let a new connection refuse to write."""
+        # psycopg sends it with its BEGIN.
+        dbapi_connection.read_only = True
