@@ -17,6 +17,7 @@ from ways.layer import Layer
 from ways.oslo_stock import OsloStock
 
 from myservice import context
+from myservice.db import liveness
 from myservice.db import models
 from myservice.db.sql import dialects
 from myservice.tests import proxy
@@ -133,8 +134,8 @@ def check(ways: list[Any], filled: data.Data) -> None:
     service_id, resource_id = filled.services[0], filled.resources[0]
     found = {
         way.name: (
-            _values(way.service_get(service_id), models.ServiceRow),
-            _values(way.service_get_all(2)[1], models.ServiceRow),
+            _values(way.service_get(service_id), liveness.ServiceRow),
+            _values(way.service_get_all(2)[1], liveness.ServiceRow),
             _values(way.resource_get(resource_id), models.ResourceRow),
             _values(way.resource_get_all(2)[1], models.ResourceRow),
             *way.resource_details(resource_id)[1:],

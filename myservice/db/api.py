@@ -45,11 +45,11 @@ from myservice.db.quotas.usage import quota_usage_get_all
 from myservice.db.quotas.usage import quota_usage_get_projects
 from myservice.db.quotas.usage import quota_usage_get_uncounted
 from myservice.db.quotas.usage import quota_usage_sync
-from myservice.db.resources.access import Claim
 from myservice.db.resources.claim import claims_take_over
 from myservice.db.resources.claim import resource_claim
 from myservice.db.resources.claim import resource_claim_next
 from myservice.db.resources.claim import resource_release
+from myservice.db.resources.fencing import Claim
 from myservice.db.resources.metadata import resource_metadata_delete
 from myservice.db.resources.metadata import resource_metadata_get
 from myservice.db.resources.metadata import resource_metadata_get_many

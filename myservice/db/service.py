@@ -17,11 +17,11 @@ from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import service_rows
 from myservice.db import validation
+from myservice.db.liveness import ServiceRow
 from myservice.db.models import Service
-from myservice.db.models import ServiceRow
 from myservice.db.query import listing
 from myservice.db.query import lookup
-from myservice.db.resources import acquire
+from myservice.db.resources import release
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
@@ -126,7 +126,7 @@ def service_register(
                 last_seen_at=other.last_seen_at,
                 **key,
             )
-        acquire.free_all_of(row.id, session=session)
+        release.free_all_of(row.id, session=session)
         return cast(Service, row)
 
 
@@ -402,11 +402,11 @@ def service_destroy(
     session = get_session(context, core=True)
     with session.begin():
         service_ref = _service_get(context, service_id, session=session)
-        claims = acquire.count_of(service_id, session=session)
+        claims = release.count_of(service_id, session=session)
         if claims and not force:
             raise exception.ServiceInUse(service_id=service_id, claims=claims)
         if claims:
-            acquire.free_all_of(service_id, session=session)
+            release.free_all_of(service_id, session=session)
         service_ref.delete(session=session)
 
 

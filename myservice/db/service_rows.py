@@ -13,11 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import exception
-from myservice.db import models
+from myservice.db import liveness
 from myservice.db.models import Service
 from myservice.db.operation import new_id
-from myservice.db.query import lookup
 from myservice.db.sql import clock
+from myservice.db.sql import dialects
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
@@ -246,7 +246,7 @@ def _registering(
             name: sa.case((may, new), else_=TABLE.c[name])
             for name, new in changes.items()
         }
-    return lookup.upsert(
+    return dialects.upsert(
         backend,
         TABLE,
         (*identity, 'deleted'),
@@ -263,5 +263,5 @@ def _may_register() -> Any:
         TABLE.c.operation == _OPERATION,
         TABLE.c.unregistered_at.is_not(None),
         TABLE.c.last_seen_at.is_(None),
-        sa.not_(models.is_recent(TABLE.c.last_seen_at, silent_for)),
+        sa.not_(liveness.is_recent(TABLE.c.last_seen_at, silent_for)),
     )

@@ -8,7 +8,6 @@ operators know; what its defaults cost too much is put right by
 plugin.py.
 """
 
-import collections
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +25,6 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import operation
 from myservice.db.engine import errors
-from myservice.db.engine import fair_lock
 from myservice.db.engine import fork
 from myservice.db.engine import url_arguments
 from myservice.db.engine.plugin import EnginePlugin
@@ -66,11 +64,6 @@ class Engines:
 
         Each engine stays the same object: others may listen to it.
         """
-        #: function to the collisions of its calls, which are those that are
-        #: likely to want the same rows
-        self.collisions: collections.defaultdict[str, fair_lock.Collisions] = (
-            collections.defaultdict(fair_lock.Collisions)
-        )
         for purpose, engine in list(self._engines.items()):
             if getattr(engine.pool, 'is_cut_off', False):
                 del self._engines[purpose]

@@ -17,14 +17,9 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 from myservice import exception
 from myservice.db.engine import fork
-
-# In seconds. PostgreSQL takes one to find a deadlock.
-_LONGEST = 10
 
 # Whoever waits looks after so many seconds without being told: those who
 # would tell can be interrupted, or garbage.
@@ -183,38 +178,3 @@ def _runs_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-class Collisions:
-    """Lets attempts go in single file for a while after some have collided.
-
-    Transactions that want the same rows roll each other back again and again
-    when all of them try again at once, and those who fail most wait longest.
-    In single file they cannot. It lasts ten times as long as the collision
-    took, so that no more than a tenth of the time is lost by collisions.
-    """
-
-    def __init__(self) -> None:
-        self._turns = Turns('a turn')
-        self._until = 0.0
-
-    def note(self, seconds: float) -> None:
-        """Note that an attempt collided, after so many seconds."""
-        until = time.monotonic() + min(10 * seconds, _LONGEST)
-        self._until = max(self._until, until)
-
-    def avoid(self, attempt: Callable[[], Any]) -> Any:
-        """Make an attempt, in its turn where that is called for."""
-        left = self._until - time.monotonic()
-        if left <= 0:
-            return attempt()
-        place = Place(self._turns)
-        try:
-            # Whoever is held up by something else, as by a lock of another
-            # process, holds up nobody here for longer than that. An attempt
-            # inside of another one goes in the turn of that.
-            with contextlib.suppress(exception.WouldWaitForItself):
-                place.take(left)
-            return attempt()
-        finally:
-            place.leave()

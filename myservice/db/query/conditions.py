@@ -13,14 +13,11 @@ from typing import Any
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import operators
-from sqlalchemy.sql.functions import FunctionElement
 
 from myservice import plain
 from myservice.db import validation
+from myservice.db.sql import dialects
 from myservice.db.sql import in_list
-from myservice.db.sql.dialects import NAMES
 
 _SEVERAL = (list, tuple, set, frozenset)
 
@@ -68,27 +65,6 @@ class Contains:
     """
 
     text: str
-
-
-class position_of(FunctionElement[Any]):
-    """Where a text begins in a column, from 1; 0 where it does not.
-
-    LIKE would ask for escapes, and does not know upper from lower case in
-    SQLite.
-    """
-
-    type = sa.Integer()
-    inherit_cache = True
-
-
-@compiles(position_of)
-def _instr(element: Any, compiler: Any, **kw: Any) -> str:
-    return f'instr({compiler.process(element.clauses, **kw)})'
-
-
-@compiles(position_of, *NAMES['postgresql'])
-def _strpos(element: Any, compiler: Any, **kw: Any) -> str:
-    return f'strpos({compiler.process(element.clauses, **kw)})'
 
 
 @plain.convert.register(Not)
@@ -205,7 +181,7 @@ def condition(name: str, column: Any, shape: Any) -> Any:
         return sa.and_(*found)
     if isinstance(shape, StartsWith | Contains):
         text: Any = sa.bindparam(f'{name}_text', type_=sa.String())
-        position = position_of(column, text)
+        position = dialects.position_of(column, text)
         if isinstance(shape, Contains):
             return position > 0
         return sa.and_(column >= text, position == 1)
@@ -225,15 +201,3 @@ def _values(wanted: Any) -> list[Any]:
     if isinstance(wanted, StartsWith | Contains):
         return [wanted.text]
     return list(wanted) if isinstance(wanted, _SEVERAL) else [wanted]
-
-
-def without_index(column: Any) -> Any:
-    """Return a column for which SQLite uses no index.
-
-    https://sqlite.org/optoverview.html, "Disqualifying WHERE clause terms".
-
-    :param column: the column
-    """
-    return sa.UnaryExpression(
-        column, operator=operators.custom_op('+'), type_=column.type
-    )

@@ -5,8 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from myservice.db.query.conditions import without_index
 from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import without_index
 
 #: direction, as callers write it, to whether NULL comes first
 NULLS_FIRST = {

@@ -37,6 +37,7 @@ from myservice.db.query.keyset import NULLS_FIRST
 from myservice.db.query.keyset import SortKey
 from myservice.db.query.keyset import ranges
 from myservice.db.rows import Row
+from myservice.db.sql import dialects
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
@@ -172,7 +173,7 @@ class Listing:
                 continue
             column = self.filters[name]
             if few and name not in self.selective:
-                column = conditions.without_index(column)
+                column = dialects.without_index(column)
             found.append(conditions.condition(name, column, shape))
         return found
 
@@ -394,7 +395,7 @@ def _range(
     if index is not None:
         # MariaDB prefers the rows with deleted = '', all of them, to the
         # range of the same index that the page is.
-        statement = lookup.force_index(statement, table, index)
+        statement = dialects.force_index(statement, table, index)
     return _limited(shape, statement)
 
 

@@ -1,70 +1,14 @@
-"""Rows by a key, those that are hidden, and the upsert of each server."""
+"""One row by its key, and which soft-deleted rows are hidden."""
 
 import functools
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 
 from myservice.context import ReadDeleted
 from myservice.db.rows import Row
-from myservice.db.sql import dialects
-from myservice.db.sql.dialects import Backend
 from myservice.db.transaction.session import AnySession
-
-
-def force_index(statement: Any, table: Any, index: str) -> Any:
-    """Return a statement for which MariaDB uses an index, and no other.
-
-    :param statement: a SELECT or UPDATE
-    :param table: the Table that has the index
-    :param index: its name
-    """
-    for name in dialects.NAMES['mysql']:
-        statement = statement.with_hint(
-            text=f'FORCE INDEX ({index})',
-            selectable=table,
-            dialect_name=name,
-        )
-    return statement
-
-
-def upsert(
-    backend: Backend,
-    table: Any,
-    key: Sequence[str],
-    values: Mapping[str, Any],
-    update: Mapping[str, Any],
-) -> Any:
-    """Return the statement that inserts a row, or updates the one there is.
-
-    :param backend: which database it is
-    :param table: the Table
-    :param key: the columns of the unique key that decides
-    :param values: column to value, or parameter, for a new row
-    :param update: the same, for a row that is there; MariaDB changes them one
-        by one, in this order
-    """
-    if backend == 'postgresql':
-        return (
-            postgresql.insert(table)
-            .values(**values)
-            .on_conflict_do_update(index_elements=key, set_=update)
-        )
-    if backend == 'sqlite':
-        return (
-            sqlite.insert(table)
-            .values(**values)
-            .on_conflict_do_update(index_elements=key, set_=update)
-        )
-    in_order: Any = list(update.items())
-    return (
-        mysql.insert(table).values(**values).on_duplicate_key_update(in_order)
-    )
 
 
 def get(

@@ -20,11 +20,11 @@ from myservice.db.models import Quota
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
-from myservice.db.query import lookup
 from myservice.db.quotas import counters
 from myservice.db.quotas import ledger
 from myservice.db.quotas import limits
 from myservice.db.sql import clock
+from myservice.db.sql import dialects
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
@@ -142,7 +142,7 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
         .order_by(_USAGE.c.resource)
         .with_for_update()
     )
-    asked = ledger.evaluated_once(backend, asked, 'asked')
+    asked = dialects.evaluated_once(backend, asked, 'asked')
     # The sum of used and delta could be more than a number holds.
     fits = sa.or_(
         asked.c.delta < 0, asked.c.used <= asked.c.most - asked.c.delta
@@ -150,8 +150,8 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
     fitting = sa.func.sum(sa.case((fits, 1), else_=0)).over()
     verdict = sa.select(asked, fitting.label('fitting')).subquery('verdict')
     new = {
-        'in_use': ledger.not_negative(verdict.c.number + verdict.c.delta),
-        'reserved': verdict.c.number + ledger.not_negative(verdict.c.delta),
+        'in_use': dialects.not_negative(verdict.c.number + verdict.c.delta),
+        'reserved': verdict.c.number + dialects.not_negative(verdict.c.delta),
     }
     return (
         sa.update(_USAGE)
@@ -184,7 +184,7 @@ def _add_missing(
         key = {'project_id': project_id, 'resource': name}
         in_use = numbers[name] - counted.get(name, 0) if name in numbers else 0
         session.execute(
-            lookup.upsert(
+            dialects.upsert(
                 backend_of(session.get_bind().dialect),
                 _USAGE,
                 tuple(key),
@@ -339,30 +339,3 @@ def _reading() -> Any:
 
 
 _READ = _reading()
-
-
-def lock(
-    project_ids: Collection[str],
-    names: Collection[str] | None = None,
-    *,
-    session: AnySession,
-) -> None:
-    """Lock usages.
-
-    :param project_ids: the projects
-    :param names: the resources; None is all
-    :param session: an open transaction
-    """
-    statement = (
-        sa.select(_USAGE.c.resource)
-        .where(in_list.is_member(_USAGE.c.project_id, 'projects'))
-        .order_by(_USAGE.c.project_id, _USAGE.c.resource)
-        .with_for_update()
-    )
-    parameters = {'projects': list(project_ids)}
-    if names is not None:
-        statement = statement.where(
-            in_list.is_member(_USAGE.c.resource, 'names')
-        )
-        parameters['names'] = list(names)
-    session.execute(statement, parameters)

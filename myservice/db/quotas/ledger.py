@@ -11,17 +11,14 @@ from typing import Any
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db.engine import engines
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.operation import new_id
-from myservice.db.query import lookup
 from myservice.db.sql import clock
+from myservice.db.sql import dialects
 from myservice.db.sql import in_list
-from myservice.db.sql.dialects import NAMES
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
@@ -35,40 +32,6 @@ OVERDUE = (
     _RESERVATION.c.state == Reservation.RESERVED,
     _RESERVATION.c.expire_at <= clock.utcnow(),
 )
-
-
-class not_negative(FunctionElement[Any]):
-    """A number, or 0 where it is below."""
-
-    type = sa.BigInteger()
-    inherit_cache = True
-
-
-@compiles(not_negative)
-def _greatest(element: Any, compiler: Any, **kw: Any) -> str:
-    return f'GREATEST({compiler.process(element.clauses, **kw)}, 0)'
-
-
-@compiles(not_negative, *NAMES['sqlite'])
-def _max(element: Any, compiler: Any, **kw: Any) -> str:
-    return f'max({compiler.process(element.clauses, **kw)}, 0)'
-
-
-def evaluated_once(backend: Backend, select: Any, name: str) -> Any:
-    """Return a locking SELECT that an UPDATE can join.
-
-    PostgreSQL may evaluate a subquery again for each row that it joins, and
-    leaves out by then what the UPDATE has already changed; a CTE that locks
-    it evaluates once. MariaDB knows no CTE in an UPDATE, and keeps the rows
-    of a subquery.
-
-    :param backend: which database it is
-    :param select: the SELECT
-    :param name: what to call its rows
-    """
-    return (
-        select.cte(name) if backend == 'postgresql' else select.subquery(name)
-    )
 
 
 def insert(
@@ -247,7 +210,9 @@ def _settling(backend: Backend, number: _Number, committing: bool) -> Any:
         by_primary_key(
             sa.select(
                 *keys,
-                sa.func.sum(not_negative(_RESERVATION.c.delta)).label('held'),
+                sa.func.sum(dialects.not_negative(_RESERVATION.c.delta)).label(
+                    'held'
+                ),
                 sa.func.sum(_RESERVATION.c.delta).label('change'),
             )
         )
@@ -268,13 +233,15 @@ def _settling(backend: Backend, number: _Number, committing: bool) -> Any:
     )
     if backend == 'mysql':
         rows = rows.prefix_with('STRAIGHT_JOIN')
-    locked = evaluated_once(backend, rows, 'locked')
+    locked = dialects.evaluated_once(backend, rows, 'locked')
     values = {
-        'reserved': not_negative(locked.c.reserved - locked.c.held),
+        'reserved': dialects.not_negative(locked.c.reserved - locked.c.held),
         'updated_at': clock.utcnow(),
     }
     if committing:
-        values['in_use'] = not_negative(locked.c.in_use + locked.c.change)
+        values['in_use'] = dialects.not_negative(
+            locked.c.in_use + locked.c.change
+        )
     return (
         sa.update(_USAGE)
         .where(
@@ -298,4 +265,4 @@ def by_primary_key(select: Any) -> Any:
 
     :param select: the SELECT, which names the ids
     """
-    return lookup.force_index(select, _RESERVATION, 'PRIMARY')
+    return dialects.force_index(select, _RESERVATION, 'PRIMARY')

@@ -16,6 +16,7 @@ from myservice.db import validation
 from myservice.db.models import Quota
 from myservice.db.models import QuotaRow
 from myservice.db.query import listing
+from myservice.db.quotas import limit_table
 from myservice.db.quotas import limits
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
@@ -34,7 +35,7 @@ _LISTING = listing.Listing(
     },
     scoped_by='project_id',
 )
-_LIMITS: limits.Limits[Quota] = limits.Limits(
+_LIMITS: limit_table.Limits[Quota] = limit_table.Limits(
     QuotaRow,
     'project_id',
     exists=exception.QuotaExists,

@@ -14,6 +14,7 @@ from myservice.db import validation
 from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaClassRow
 from myservice.db.query import listing
+from myservice.db.quotas import limit_table
 from myservice.db.quotas import limits
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
@@ -31,7 +32,7 @@ _LISTING = listing.Listing(
         'updated_at': None,
     },
 )
-_LIMITS: limits.Limits[QuotaClass] = limits.Limits(
+_LIMITS: limit_table.Limits[QuotaClass] = limit_table.Limits(
     QuotaClassRow,
     'class_name',
     exists=exception.QuotaClassExists,

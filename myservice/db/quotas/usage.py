@@ -8,6 +8,7 @@ counter for (``quota_counter_register``). Of anything else nobody knows but
 who has reserved it: they leave what is in use of it as it is.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -160,7 +161,7 @@ def quota_usage_sync(
     session = get_session(context, core=True)
     with session.begin():
         # Nobody changes what is counted, or reserved, without these locks.
-        enforcement.lock([project_id], session=session)
+        _lock([project_id], session=session)
         differences = _differences(context, project_id, session=session)
         for resource, columns in sorted(differences.items()):
             values = {
@@ -197,3 +198,30 @@ def _differences(
                     'counted': int(counted),
                 }
     return differences
+
+
+def _lock(
+    project_ids: Collection[str],
+    names: Collection[str] | None = None,
+    *,
+    session: AnySession,
+) -> None:
+    """Lock usages.
+
+    :param project_ids: the projects
+    :param names: the resources; None is all
+    :param session: an open transaction
+    """
+    statement = (
+        sa.select(_TABLE.c.resource)
+        .where(in_list.is_member(_TABLE.c.project_id, 'projects'))
+        .order_by(_TABLE.c.project_id, _TABLE.c.resource)
+        .with_for_update()
+    )
+    parameters = {'projects': list(project_ids)}
+    if names is not None:
+        statement = statement.where(
+            in_list.is_member(_TABLE.c.resource, 'names')
+        )
+        parameters['names'] = list(names)
+    session.execute(statement, parameters)

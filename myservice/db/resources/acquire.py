@@ -1,4 +1,4 @@
-"""The statements of claims: how resources get a holder, and lose him."""
+"""SQL that assigns the holder of resources."""
 
 import functools
 from typing import Any
@@ -7,16 +7,15 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.db import models
 from myservice.db import service_rows
 from myservice.db.query import conditions
-from myservice.db.query import lookup
 from myservice.db.query.conditions import Conditions
-from myservice.db.quotas import ledger
 from myservice.db.resources import access
-from myservice.db.resources.access import Claim
+from myservice.db.resources import fencing
+from myservice.db.resources.fencing import Claim
 from myservice.db.resources.listing import LISTING
 from myservice.db.sql import clock
+from myservice.db.sql import dialects
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
@@ -27,35 +26,6 @@ _SERVICES = service_rows.TABLE
 
 _RESOURCE_ID = sa.bindparam('claimed_id', type_=_TABLE.c.id.type)
 _OPERATION = sa.bindparam('claimed_by', type_=_TABLE.c.operation.type)
-
-_NEXT: Any = _TABLE.c.generation + 1
-
-# Frees what the caller's conditions say.
-FREE: Any = (
-    sa.update(_TABLE)
-    .where(_TABLE.c.deleted == '')
-    .values(
-        service_id=None,
-        claim_generation=None,
-        generation=_NEXT,
-        operation=sa.bindparam('freed_by', type_=_TABLE.c.operation.type),
-        updated_at=clock.utcnow(),
-    )
-)
-
-#: frees the one that a claim holds
-RELEASE: Any = FREE.where(
-    _TABLE.c.id == sa.bindparam('resource_id'), *access.HELD
-)
-# MariaDB would scan a small table, and wait for what others are claiming.
-_FREE_ALL_OF: Any = lookup.force_index(
-    FREE.where(_TABLE.c.service_id == sa.bindparam('freed_service')),
-    _TABLE,
-    'ix_resources_free',
-)
-_COUNT_OF: Any = sa.select(sa.func.count()).where(
-    _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
-)
 
 
 def _shared(service: Any) -> Any:
@@ -76,7 +46,7 @@ def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
     # the generation, comes before its change.
     return [
         (_TABLE.c.service_id, service_id),
-        (_TABLE.c.claim_generation, _NEXT),
+        (_TABLE.c.claim_generation, fencing.NEXT_GENERATION),
         (_TABLE.c.generation, new),
         (_TABLE.c.operation, operation),
         (_TABLE.c.updated_at, clock.utcnow()),
@@ -118,9 +88,13 @@ def claim(
 def _claiming(backend: Backend, numbered: bool) -> Any:
     mysql = backend == 'mysql'
     # It has no UPDATE … RETURNING.
-    new = sa.func.last_insert_id(_NEXT) if mysql else _NEXT
+    new = (
+        sa.func.last_insert_id(fencing.NEXT_GENERATION)
+        if mysql
+        else fencing.NEXT_GENERATION
+    )
     # A join locks the service, where a subquery would read it without.
-    living = ledger.evaluated_once(
+    living = dialects.evaluated_once(
         backend, _if_registered(_LOCK_SHARED, numbered), 'living'
     )
     statement = (
@@ -291,7 +265,11 @@ def _free(backend: Backend, shape: Any) -> Any:
     if backend == 'postgresql':
         order.insert(0, _TABLE.c.service_id)
     statement = (
-        sa.select(_TABLE.c.id, _TABLE.c.created_at, _NEXT.label('next'))
+        sa.select(
+            _TABLE.c.id,
+            _TABLE.c.created_at,
+            fencing.NEXT_GENERATION.label('next'),
+        )
         .where(
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
@@ -303,7 +281,7 @@ def _free(backend: Backend, shape: Any) -> Any:
     )
     by_status = ('status', conditions.ONE) in shape
     index = f'ix_resources_free{"_by_status" if by_status else ""}'
-    return lookup.force_index(statement, _TABLE, index)
+    return dialects.force_index(statement, _TABLE, index)
 
 
 # The service that is to work, if it may; locked against being destroyed.
@@ -318,7 +296,7 @@ _WORKING = _shared(
 @functools.cache
 def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
     """Return the UPDATE of so many resources, which the caller has locked."""
-    working = ledger.evaluated_once(
+    working = dialects.evaluated_once(
         backend, _if_registered(_WORKING, numbered), 'working'
     )
     return (
@@ -327,7 +305,9 @@ def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
             in_list.is_member(_TABLE.c.id, 'free', number),
             _names_both(working),
         )
-        .ordered_values(*_held(working.c.id, _OPERATION, _NEXT))
+        .ordered_values(
+            *_held(working.c.id, _OPERATION, fencing.NEXT_GENERATION)
+        )
     )
 
 
@@ -342,57 +322,12 @@ def _claiming_free(backend: Backend, shape: Any, numbered: bool) -> Any:
     return (
         sa.update(_TABLE)
         .where(_TABLE.c.id == free.c.id)
-        .ordered_values(*_held(service_rows.SERVICE_ID, _OPERATION, _NEXT))
+        .ordered_values(
+            *_held(
+                service_rows.SERVICE_ID, _OPERATION, fencing.NEXT_GENERATION
+            )
+        )
         .returning(
             _TABLE.c.id, _TABLE.c.created_at, _TABLE.c.generation.label('next')
         )
     )
-
-
-def free_all_of(service_id: str, *, session: AnySession) -> int:
-    """Free what a service holds, which the caller has locked.
-
-    :param service_id: the service
-    :param session: an open transaction
-    :returns: how many claims there were
-    """
-    result = session.execute(
-        _FREE_ALL_OF,
-        {'freed_service': service_id, 'freed_by': session.operation.id},
-    )
-    return int(result.rowcount)
-
-
-def count_of(service_id: str, *, session: AnySession) -> int:
-    """Return how many claims a service holds.
-
-    :param service_id: the service
-    :param session: an open session
-    """
-    return int(session.scalar(_COUNT_OF, {'holder': service_id}))
-
-
-def free_those_of_the_dead(*, session: AnySession) -> int:
-    """Free what services hold that are down, in one statement.
-
-    :param session: an open session
-    :returns: how many claims there were
-    """
-    backend = backend_of(session.get_bind().dialect)
-    result = session.execute(
-        _freeing_those_of_the_dead(backend),
-        {'freed_by': session.operation.id},
-    )
-    return int(result.rowcount)
-
-
-@functools.cache
-def _freeing_those_of_the_dead(backend: Backend) -> Any:
-    down = ledger.evaluated_once(
-        backend,
-        sa.select(_SERVICES.c.id)
-        .where(sa.not_(models.is_up(_SERVICES.c)))
-        .with_for_update(read=True),
-        'down',
-    )
-    return FREE.where(_TABLE.c.service_id == down.c.id)

@@ -21,33 +21,6 @@ TAGS: Any = ResourceTag.__table__
 
 _RESOURCE = access.TABLE
 
-_CREATABLE = ('project_id', 'name', 'kind', 'size', 'status')
-
-
-def check_new(values: Any) -> dict[str, Any]:
-    """Refuse what no resource can be created of.
-
-    :param values: as resource_create takes them
-    :returns: a copy of them
-    :raises InvalidInput: when a value cannot be stored
-    """
-    validation.check_dict('values', values)
-    checked = dict(values)
-    columns = {
-        name: value
-        for name, value in values.items()
-        if name not in ('metadata', 'tags')
-    }
-    if columns:
-        validation.check_values(_RESOURCE, columns, _CREATABLE)
-    if columns.get('size', 0) < 0:
-        raise exception.InvalidInput(
-            field='size', reason=f'{columns["size"]} is below 0'
-        )
-    check_metadata(checked.get('metadata', {}))
-    check_tags(checked.get('tags', ()))
-    return checked
-
 
 def check_metadata(metadata: Any) -> None:
     """Refuse what cannot be stored as metadata.

@@ -20,8 +20,10 @@ from myservice.context import require_admin
 from myservice.db import validation
 from myservice.db.resources import access
 from myservice.db.resources import acquire
+from myservice.db.resources import fencing
 from myservice.db.resources import listing
-from myservice.db.resources.access import Claim
+from myservice.db.resources import release
+from myservice.db.resources.fencing import Claim
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
@@ -144,13 +146,13 @@ def resource_release(context: RequestContext, claim: Claim) -> None:
     :raises ClaimLost: when it holds no longer
     """
     require_admin(context, 'resource_release')
-    access.check_claim(claim, required=True)
+    fencing.check_claim(claim, required=True)
     session = get_session(context, autocommit=True)
     with session.begin():
         result = session.execute(
-            acquire.RELEASE,
+            release.RELEASE,
             {
-                **access.held(claim),
+                **fencing.held(claim),
                 'resource_id': claim.resource_id,
                 'freed_by': session.operation.id,
             },
@@ -172,4 +174,4 @@ def claims_take_over(context: RequestContext) -> int:
     require_admin(context, 'claims_take_over')
     session = get_session(context, autocommit=True)
     with session.begin():
-        return acquire.free_those_of_the_dead(session=session)
+        return release.free_those_of_the_dead(session=session)

@@ -10,7 +10,8 @@ from myservice.context import RequestContext
 from myservice.db import validation
 from myservice.db.resources import access
 from myservice.db.resources import child_rows
-from myservice.db.resources.access import Claim
+from myservice.db.resources import fencing
+from myservice.db.resources.fencing import Claim
 from myservice.db.sql import in_list
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import get_session
@@ -79,7 +80,7 @@ def resource_metadata_set(
     """
     validation.check_text('resource_id', resource_id)
     child_rows.check_metadata(metadata)
-    access.check_claim(claim, resource_id)
+    fencing.check_claim(claim, resource_id)
     session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)
@@ -106,7 +107,7 @@ def resource_metadata_update(
     """
     validation.check_text('resource_id', resource_id)
     child_rows.check_metadata(metadata)
-    access.check_claim(claim, resource_id)
+    fencing.check_claim(claim, resource_id)
     session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)
@@ -136,7 +137,7 @@ def resource_metadata_delete(
     """
     validation.check_text('resource_id', resource_id)
     unwanted = validation.check_one_or_more('keys', keys)
-    access.check_claim(claim, resource_id)
+    fencing.check_claim(claim, resource_id)
     session = get_session(context, core=True)
     with session.begin():
         access.get_for_writing(context, resource_id, claim, session=session)

@@ -4,6 +4,7 @@ A caller sees the resources of his project; another project's does not exist
 for him. Administrators see all.
 """
 
+import functools
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +14,20 @@ import sqlalchemy as sa
 
 from myservice import exception
 from myservice.context import RequestContext
+from myservice.context import require_admin
 from myservice.context import require_project
 from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
+from myservice.db.query import conditions
 from myservice.db.query import lookup
 from myservice.db.quotas import counters
+from myservice.db.quotas import enforcement
 from myservice.db.resources import access
 from myservice.db.resources import child_rows
+from myservice.db.resources import fencing
 from myservice.db.resources import listing
-from myservice.db.resources.access import Claim
+from myservice.db.resources.fencing import Claim
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
@@ -31,6 +36,7 @@ from myservice.db.transaction.session import undo_on_refusal
 
 _TABLE = access.TABLE
 _SETTABLE = ('name', 'kind', 'status')
+_CREATABLE = ('project_id', 'size', *_SETTABLE)
 _LISTING = listing.LISTING
 _OF_PROJECT = (
     _TABLE.c.project_id == counters.PROJECT,
@@ -69,7 +75,7 @@ def resource_create(
     :raises OverQuota: when it does not fit into the project's limits
     :raises QuotaUsageOverflow: when a counter could not hold it
     """
-    checked = child_rows.check_new(values)
+    checked = _check_new(values)
     project_id = require_project(
         context, checked.pop('project_id', None), 'resource_create'
     )
@@ -87,7 +93,7 @@ def resource_create(
             key = {'id': resource_id}
             row = lookup.get('no', ResourceRow, key, session=session)
             # Last: the project's usages are locked for a short time.
-            access.take_quota(project_id, row.size, session=session)
+            _change_usage(project_id, 1, row.size, session=session)
         return cast(Resource, row)
 
 
@@ -181,18 +187,18 @@ def resource_update(
     """
     validation.check_text('resource_id', resource_id)
     validation.check_values(_TABLE, values, _SETTABLE)
-    access.check_expected(expected)
-    access.check_claim(claim, resource_id)
+    _check_expected(expected)
+    fencing.check_claim(claim, resource_id)
     session = get_session(context, autocommit=True)
     with session.begin():
-        updated = access.update(
+        updated = _update(
             context, resource_id, values, expected, claim, session=session
         )
         if not updated:
             row = access.get_for_writing(
                 context, resource_id, claim, session=session
             )
-            raise access.conflict(row, expected)
+            raise _conflict(row, expected)
 
 
 def _resource_destroyed(
@@ -230,8 +236,8 @@ def resource_destroy(
     :raises ClaimLost: when the claim holds no longer
     """
     validation.check_text('resource_id', resource_id)
-    access.check_claim(claim, resource_id)
-    access.check_force(context, force)
+    fencing.check_claim(claim, resource_id)
+    _check_force(context, force)
     session = get_session(context, core=True)
     with session.begin():
         row = access.get_for_writing(
@@ -252,4 +258,115 @@ def resource_destroy(
                 generation=_TABLE.c.generation + 1,
             )
         )
-        access.give_quota_back(row.project_id, row.size, session=session)
+        _change_usage(row.project_id, -1, -row.size, session=session)
+
+
+def _change_usage(
+    project_id: str, number: int, size: int, *, session: AnySession
+) -> None:
+    """Add to what a project has in use: resources, and gigabytes."""
+    deltas = {'resources': number} | ({'gigabytes': size} if size else {})
+    enforcement.take(project_id, deltas, 'in_use', session=session)
+
+
+def _check_expected(expected: Any) -> None:
+    """Refuse what a resource cannot be compared with."""
+    if expected is None:
+        return
+    validation.check_dict('expected', expected)
+    for name, wanted in expected.items():
+        if name not in _TABLE.c:
+            raise exception.InvalidInput(
+                field='expected',
+                reason=f'there is no column {validation.shown(name)}',
+            )
+        conditions.check(_TABLE.c[name], wanted, name)
+
+
+def _update(
+    context: RequestContext,
+    resource_id: str,
+    values: Mapping[str, Any],
+    expected: Mapping[str, Any] | None,
+    claim: fencing.Claim | None,
+    *,
+    session: AnySession,
+) -> bool:
+    """Change a resource, in one statement, if it is as expected."""
+    wanted = conditions.take_apart(expected)
+    result = session.execute(
+        _update_statement(
+            bool(context.is_admin), wanted.shape, claim is not None
+        ),
+        {
+            **values,
+            **wanted.parameters,
+            **(fencing.held(claim) if claim else {}),
+            **access.of_project(context),
+            'resource_id': resource_id,
+            'updated_by': session.operation.id,
+        },
+    )
+    return bool(result.rowcount == 1)
+
+
+@functools.lru_cache(maxsize=1000)
+def _update_statement(all_projects: bool, expected: Any, claimed: bool) -> Any:
+    own_uuid = sa.bindparam('updated_by', type_=_TABLE.c.operation.type)
+    return (
+        sa.update(_TABLE)
+        .where(
+            _TABLE.c.id == sa.bindparam('resource_id'),
+            # What an attempt whose reply was lost has done is done.
+            _TABLE.c.operation != own_uuid,
+            *access.Scope('no', all_projects).conditions(),
+            *(
+                conditions.condition(name, _TABLE.c[name], shape)
+                for name, shape in expected
+            ),
+            *(fencing.HELD if claimed else ()),
+        )
+        .values(
+            generation=_TABLE.c.generation + 1,
+            operation=own_uuid,
+            updated_at=clock.utcnow(),
+        )
+    )
+
+
+def _conflict(
+    row: Resource, expected: Mapping[str, Any] | None
+) -> exception.ResourceConflict:
+    """Return the error for a resource that is not as expected."""
+    return exception.ResourceConflict(
+        resource_id=row.id,
+        expected=dict(expected or {}),
+        actual={name: getattr(row, name) for name in expected or {}},
+    )
+
+
+def _check_force(context: RequestContext, force: Any) -> None:
+    """Refuse force to those who are no administrators."""
+    validation.check_bool('force', force)
+    if force:
+        require_admin(context, 'resource_destroy by force')
+
+
+def _check_new(values: Any) -> dict[str, Any]:
+    """Refuse what no resource can be created of, and return a copy of it."""
+    validation.check_dict('values', values)
+    checked = dict(values)
+    columns = {
+        name: value
+        for name, value in values.items()
+        if name not in ('metadata', 'tags')
+    }
+    if columns:
+        validation.check_values(_TABLE, columns, _CREATABLE)
+    if columns.get('size', 0) < 0:
+        raise exception.InvalidInput(
+            field='size', reason=f'{columns["size"]} is below 0'
+        )
+    child_rows.check_metadata(checked.get('metadata', {}))
+    child_rows.check_tags(checked.get('tags', ()))
+    return checked

@@ -6,11 +6,20 @@ name. An engine of the caller's own may have the dialect ``mariadb`` all the
 same: everybody asks ``backend_of``, and no one compares names.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 from typing import Literal
 from typing import get_args
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.functions import FunctionElement
 
 from myservice import exception
 
@@ -137,3 +146,120 @@ def _why_not(name: str) -> str:
             f'coroutine by asyncio.to_thread()'
         )
     return f'{name} is not supported; these are: {_SHAPE}'
+
+
+def force_index(statement: Any, table: Any, index: str) -> Any:
+    """Return a statement for which MariaDB uses an index, and no other.
+
+    :param statement: a SELECT or UPDATE
+    :param table: the Table that has the index
+    :param index: its name
+    """
+    for name in NAMES['mysql']:
+        statement = statement.with_hint(
+            text=f'FORCE INDEX ({index})',
+            selectable=table,
+            dialect_name=name,
+        )
+    return statement
+
+
+def upsert(
+    backend: Backend,
+    table: Any,
+    key: Sequence[str],
+    values: Mapping[str, Any],
+    update: Mapping[str, Any],
+) -> Any:
+    """Return the statement that inserts a row, or updates the one there is.
+
+    :param backend: which database it is
+    :param table: the Table
+    :param key: the columns of the unique key that decides
+    :param values: column to value, or parameter, for a new row
+    :param update: the same, for a row that is there; MariaDB changes them one
+        by one, in this order
+    """
+    if backend == 'postgresql':
+        return (
+            postgresql.insert(table)
+            .values(**values)
+            .on_conflict_do_update(index_elements=key, set_=update)
+        )
+    if backend == 'sqlite':
+        return (
+            sqlite.insert(table)
+            .values(**values)
+            .on_conflict_do_update(index_elements=key, set_=update)
+        )
+    in_order: Any = list(update.items())
+    return (
+        mysql.insert(table).values(**values).on_duplicate_key_update(in_order)
+    )
+
+
+class not_negative(FunctionElement[Any]):
+    """A number, or 0 where it is below."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(not_negative)
+def _greatest(element: Any, compiler: Any, **kw: Any) -> str:
+    return f'GREATEST({compiler.process(element.clauses, **kw)}, 0)'
+
+
+@compiles(not_negative, *NAMES['sqlite'])
+def _max(element: Any, compiler: Any, **kw: Any) -> str:
+    return f'max({compiler.process(element.clauses, **kw)}, 0)'
+
+
+def evaluated_once(backend: Backend, select: Any, name: str) -> Any:
+    """Return a locking SELECT that an UPDATE can join.
+
+    PostgreSQL may evaluate a subquery again for each row that it joins, and
+    leaves out by then what the UPDATE has already changed; a CTE that locks
+    it evaluates once. MariaDB knows no CTE in an UPDATE, and keeps the rows
+    of a subquery.
+
+    :param backend: which database it is
+    :param select: the SELECT
+    :param name: what to call its rows
+    """
+    return (
+        select.cte(name) if backend == 'postgresql' else select.subquery(name)
+    )
+
+
+class position_of(FunctionElement[Any]):
+    """Where a text begins in a column, from 1; 0 where it does not.
+
+    LIKE would ask for escapes, and does not know upper from lower case in
+    SQLite.
+    """
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(position_of)
+def _instr(element: Any, compiler: Any, **kw: Any) -> str:
+    return f'instr({compiler.process(element.clauses, **kw)})'
+
+
+@compiles(position_of, *NAMES['postgresql'])
+def _strpos(element: Any, compiler: Any, **kw: Any) -> str:
+    return f'strpos({compiler.process(element.clauses, **kw)})'
+
+
+def without_index(column: Any) -> Any:
+    """Return a column for which SQLite uses no index.
+
+    https://sqlite.org/optoverview.html, "Disqualifying WHERE clause terms".
+
+    :param column: the column
+    """
+    return sa.UnaryExpression(
+        column, operator=operators.custom_op('+'), type_=column.type
+    )

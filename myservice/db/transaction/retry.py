@@ -17,22 +17,16 @@ waits until the server has decided that. Then
   it is there, the call was done; if not, nobody can tell: ``CommitUnknown``.
 """
 
-import contextlib
 import functools
 import inspect
-import itertools
 import logging
-import random
-import time
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 from typing import TypeVar
 from typing import cast
 from typing import overload
 
 import sqlalchemy as sa
-from oslo_db import exception as db_exception
 
 from myservice import exception
 from myservice import plain
@@ -40,8 +34,7 @@ from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import models
 from myservice.db import operation
-from myservice.db.engine import engines
-from myservice.db.engine import errors
+from myservice.db.transaction import attempts
 from myservice.db.transaction import statistics
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import open_transaction
@@ -51,16 +44,6 @@ LOG = logging.getLogger(__name__)
 
 R = TypeVar('R')
 F = TypeVar('F', bound=Callable[..., Any])
-
-_REFUSALS = (
-    exception.NotFound,
-    exception.Conflict,
-    db_exception.DBDuplicateEntry,
-)
-_LOST = (exception.CommitUnknown, db_exception.DBConnectionError)
-
-# A deadlock is over when it is reported; a second would be a thousand calls.
-_SHORT_START = 0.01
 
 
 @overload
@@ -112,7 +95,7 @@ def retry_on_failure(
             with session.begin():
                 return settle(*args, session=session, **kwargs)
 
-        return _Attempts(new_operation(), attempt, find_trace).run()
+        return attempts.Attempts(new_operation(), attempt, find_trace).run()
 
     return call
 
@@ -183,8 +166,8 @@ def run_in_transaction(
                 {'id': session.operation.id, 'attempt': len(results) - 1},
             )
             # The key was free, so no earlier attempt has held or will.
-            attempts.settle_doubt()
-            with attempts.foreign_doubts():
+            made.settle_doubt()
+            with made.foreign_doubts():
                 results[-1] = body()
         return results[-1]
 
@@ -201,10 +184,10 @@ def run_in_transaction(
         return results[done]
 
     name = getattr(function, '__name__', 'run_in_transaction')
-    attempts = _Attempts(
+    made = attempts.Attempts(
         operation.Operation(name, context.engines), attempt, find_trace
     )
-    return cast(R, attempts.run())
+    return cast(R, made.run())
 
 
 def atomic(function: F) -> F:
@@ -219,152 +202,6 @@ def atomic(function: F) -> F:
         return run_in_transaction(context, function, *args, **kwargs)
 
     return cast(F, call)
-
-
-class _Attempts:
-    """One call and its attempts.
-
-    :param call: the operation of all of them
-    :param attempt: makes one attempt and returns the result
-    :param find_trace: returns the result of an earlier attempt, if that has
-        left its trace in the database, else raises NotFound
-    """
-
-    def __init__(
-        self,
-        call: operation.Operation,
-        attempt: Callable[[], Any],
-        find_trace: Callable[[], Any],
-    ) -> None:
-        self._attempt = attempt
-        self._find_trace = find_trace
-        self._operation = call
-        self._doubt: exception.CommitUnknown | None = None
-        self._final = False
-        self._started = self._attempted = time.monotonic()
-
-    def run(self) -> Any:
-        """Try until there is a result, or an error that is final."""
-        try:
-            return operation.run(self._operation, self._run)
-        except BaseException as error:
-            self._operation.note_doubt(error)
-            raise
-
-    def _run(self) -> Any:
-        for number in itertools.count(1):
-            self._operation.attempt = number
-            try:
-                result = self._in_turn()
-            except Exception as error:
-                transient = self._transient(error)
-                # What is transient has done nothing, or is a doubt.
-                self._operation.sent = self._doubt is not None
-                self._wait_or_give_up(number, transient)
-            else:
-                self.settle_doubt()
-                return result
-
-    def _transient(self, error: Exception) -> Exception:
-        """Return what is transient in an error, or raise what is final."""
-        if operation.says_unknown(error):
-            raise error
-        if isinstance(error, errors.TRANSIENT):
-            return error
-        if isinstance(error, exception.CommitUnknown):
-            if error.operation != self._operation.id or self._final:
-                raise error
-            self._doubt = error
-            return error
-        if isinstance(error, exception.TransactionDoomed):
-            # What doomed it was caught on its way up.
-            if isinstance(error.__cause__, errors.TRANSIENT):
-                return error.__cause__
-        if self._doubt is None or not errors.is_typed(error):
-            raise error
-        # It says nothing of the attempt that was lost.
-        raise self._unknown(error) from error
-
-    def _in_turn(self) -> Any:
-        collisions = engines.get_engines().collisions[self._operation.function]
-        try:
-            return collisions.avoid(self._attempt_or_trace)
-        except db_exception.DBDeadlock as error:
-            if errors.has_ended_transaction(error):
-                collisions.note(time.monotonic() - self._attempted)
-            raise
-
-    def _attempt_or_trace(self) -> Any:
-        self._attempted = time.monotonic()
-        try:
-            return self._attempt()
-        except _REFUSALS as refusal:
-            if self._doubt is None:
-                raise
-            try:
-                return self._find_trace()
-            except exception.NotFound:
-                raise self._unknown(refusal) from refusal
-
-    @contextlib.contextmanager
-    def foreign_doubts(self) -> Iterator[None]:
-        """Note that a COMMIT that is lost in this block is another one's."""
-        try:
-            yield
-        except exception.CommitUnknown:
-            self._final = True
-            raise
-        finally:
-            # What was committed meanwhile was another one's.
-            self._operation.sent = False
-
-    def settle_doubt(self) -> None:
-        """Note that it is known what became of the attempts so far."""
-        if self._doubt is not None:
-            self._doubt = None
-            self._operation.sent = False
-            statistics.count_in_doubt(resolved=True)
-
-    def _unknown(self, reason: Exception) -> exception.CommitUnknown:
-        self._final = True
-        statistics.count_in_doubt(resolved=False)
-        lost = self._doubt.known if self._doubt else ''
-        return exception.CommitUnknown(
-            function=self._operation.function,
-            operation=self._operation.id,
-            known=f'{lost}; tried again: {errors.first_line(reason)}',
-        )
-
-    def _wait_or_give_up(self, number: int, error: Exception) -> None:
-        database = engines.get_conf().database
-        delay = _delay(number, database)
-        deadline = database.db_retry_deadline
-        late = time.monotonic() - self._started + delay > deadline > 0
-        exhausted = number > database.db_max_retries >= 0
-        refused = isinstance(error, _LOST) and not database.use_db_reconnect
-        if late or exhausted or refused:
-            if self._doubt is None:
-                raise error
-            raise self._unknown(error) from error
-        statistics.count_retry(error)
-        LOG.warning(
-            '%s: attempt %s failed and is repeated in %.3f seconds: %s',
-            self._operation.function,
-            number,
-            delay,
-            errors.first_line(error),
-        )
-        time.sleep(delay)
-
-
-def _delay(number: int, database: Any) -> float:
-    longest = float(database.db_retry_interval or _SHORT_START)
-    if database.db_inc_retry_interval:
-        longest *= 2 ** min(number - 1, 30)
-    if database.db_max_retry_interval > 0:
-        longest = min(longest, database.db_max_retry_interval)
-    # Full jitter: callers that have collided do not collide again.
-    return random.uniform(0, longest)  # noqa: S311
 
 
 def _takes_context(

@@ -15,6 +15,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db.engine import fair_lock
+from myservice.db.transaction import contention
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import interrupts
@@ -395,7 +396,7 @@ class TestHandlers(base.DatabaseTestCase):
 
 
 class TestCollisions(base.DatabaseTestCase):
-    def most_at_once(self, collisions: fair_lock.Collisions) -> int:
+    def most_at_once(self, collisions: contention.Collisions) -> int:
         inside, most = 0, 0
         lock = threading.Lock()
 
@@ -412,16 +413,16 @@ class TestCollisions(base.DatabaseTestCase):
         return most
 
     def test_attempts_go_in_single_file_for_a_while(self) -> None:
-        collisions = fair_lock.Collisions()
+        collisions = contention.Collisions()
         self.assertTrue(self.most_at_once(collisions) > 1)
         collisions.note(10)
         self.assertEqual(1, self.most_at_once(collisions))
-        collisions = fair_lock.Collisions()
+        collisions = contention.Collisions()
         collisions.note(0)
         self.assertTrue(self.most_at_once(collisions) > 1)
 
     def test_an_attempt_inside_of_another_one_goes_in_its_turn(self) -> None:
-        collisions = fair_lock.Collisions()
+        collisions = contention.Collisions()
         collisions.note(10)
         order: list[str] = []
 
@@ -435,7 +436,7 @@ class TestCollisions(base.DatabaseTestCase):
         self.assertEqual(['inner', 'outer'], order)
 
     def test_who_is_interrupted_ends_their_turn(self) -> None:
-        collisions = fair_lock.Collisions()
+        collisions = contention.Collisions()
         collisions.note(10)
 
         def attempt() -> None:

@@ -1,0 +1,70 @@
+"""Liveness: whether a service is up, as SQL, by the database's clock.
+
+Importing this module gives ``Service`` its column ``is_up``.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import column_property
+
+from myservice.db.engine import engines
+from myservice.db.models import Service
+from myservice.db.rows import row_class
+from myservice.db.sql import clock
+
+_DOWN_TIME: Any = sa.bindparam(
+    'down_time',
+    type_=sa.Float(),
+    callable_=lambda: engines.get_conf().service.down_time,
+)
+# The same, as seconds ago.
+_MOST_AHEAD: Any = sa.bindparam(
+    'most_ahead',
+    type_=sa.Float(),
+    callable_=lambda: -engines.get_conf().service.down_time,
+)
+
+
+def is_recent(
+    last_sign: sa.ColumnElement[Any], seconds: Any = _DOWN_TIME
+) -> sa.ColumnElement[bool]:
+    """Return whether a sign of life is recent, as SQL.
+
+    A clock that was set back, or another node of a cluster, makes a beat one
+    of the future. One that is ahead by [service] down_time at most counts as
+    now: clocks differ by a little. One that is farther ahead counts as never:
+    who lives puts it right by the next beat, and who is dead would be taken
+    for alive until the clock has caught up.
+
+    :param last_sign: when it was
+    :param seconds: how long ago it may be; by default [service] down_time
+    """
+    return sa.and_(
+        last_sign >= clock.seconds_ago(seconds),
+        last_sign <= clock.seconds_ago(_MOST_AHEAD),
+    )
+
+
+def is_up(service: Any) -> sa.ColumnElement[bool]:
+    """Return whether a service is up, as SQL: by the database's clock.
+
+    :param service: the columns of the table, or of an alias of it
+    """
+    # A new service, which has not beaten yet, counts from its creation.
+    last_sign = sa.func.coalesce(service.last_seen_at, service.created_at)
+    return sa.and_(
+        service.forced_down == sa.false(),
+        service.unregistered_at.is_(None),
+        is_recent(last_sign),
+    )
+
+
+Service.is_up = column_property(is_up(Service.__table__.c))
+
+ServiceRow = row_class(
+    'ServiceRow',
+    Service,
+    computed=[is_up(Service.__table__.c).label('is_up')],
+    hidden=['operation'],
+)

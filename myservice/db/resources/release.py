@@ -1,0 +1,94 @@
+"""SQL that clears the holder of resources."""
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+
+from myservice.db import liveness
+from myservice.db.models import Resource
+from myservice.db.models import Service
+from myservice.db.resources import fencing
+from myservice.db.sql import clock
+from myservice.db.sql import dialects
+from myservice.db.sql.dialects import Backend
+from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction.session import AnySession
+
+_TABLE: Any = Resource.__table__
+_SERVICES: Any = Service.__table__
+
+# Its callers add which resources.
+FREE: Any = (
+    sa.update(_TABLE)
+    .where(_TABLE.c.deleted == '')
+    .values(
+        service_id=None,
+        claim_generation=None,
+        generation=fencing.NEXT_GENERATION,
+        operation=sa.bindparam('freed_by', type_=_TABLE.c.operation.type),
+        updated_at=clock.utcnow(),
+    )
+)
+#: frees the one that a claim holds
+RELEASE: Any = FREE.where(
+    _TABLE.c.id == sa.bindparam('resource_id'), *fencing.HELD
+)
+# MariaDB would scan a small table, and wait for what others are claiming.
+_FREE_ALL_OF: Any = dialects.force_index(
+    FREE.where(_TABLE.c.service_id == sa.bindparam('freed_service')),
+    _TABLE,
+    'ix_resources_free',
+)
+_COUNT_OF: Any = sa.select(sa.func.count()).where(
+    _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
+)
+
+
+def free_all_of(service_id: str, *, session: AnySession) -> int:
+    """Free what a service holds, which the caller has locked.
+
+    :param service_id: the service
+    :param session: an open transaction
+    :returns: how many claims there were
+    """
+    result = session.execute(
+        _FREE_ALL_OF,
+        {'freed_service': service_id, 'freed_by': session.operation.id},
+    )
+    return int(result.rowcount)
+
+
+def count_of(service_id: str, *, session: AnySession) -> int:
+    """Return how many claims a service holds.
+
+    :param service_id: the service
+    :param session: an open session
+    """
+    return int(session.scalar(_COUNT_OF, {'holder': service_id}))
+
+
+def free_those_of_the_dead(*, session: AnySession) -> int:
+    """Free what services hold that are down, in one statement.
+
+    :param session: an open session
+    :returns: how many claims there were
+    """
+    backend = backend_of(session.get_bind().dialect)
+    result = session.execute(
+        _freeing_those_of_the_dead(backend),
+        {'freed_by': session.operation.id},
+    )
+    return int(result.rowcount)
+
+
+@functools.cache
+def _freeing_those_of_the_dead(backend: Backend) -> Any:
+    down = dialects.evaluated_once(
+        backend,
+        sa.select(_SERVICES.c.id)
+        .where(sa.not_(liveness.is_up(_SERVICES.c)))
+        .with_for_update(read=True),
+        'down',
+    )
+    return FREE.where(_TABLE.c.service_id == down.c.id)
