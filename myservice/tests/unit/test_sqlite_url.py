@@ -279,6 +279,12 @@ class TestNotOurs(SQLiteTestCase):
             capture_output=True,
             text=True,
             check=False,
+            # Nobody may write what coverage has seen.
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith('COVERAGE_')
+            },
         )
         self.assertEqual((0, ''), (done.returncode, done.stderr[-2000:]))
         return done.stdout.splitlines()
