@@ -94,6 +94,19 @@ def take(
         raise _refusal(project_id, deltas, session=session)
 
 
+def give_back(
+    project_id: str, amounts: Mapping[str, int], *, session: AnySession
+) -> None:
+    """Take from what a project has in use, which always fits.
+
+    :param project_id: the project
+    :param amounts: resource to number
+    :param session: an open transaction
+    """
+    deltas = {name: -amount for name, amount in amounts.items()}
+    take(project_id, deltas, 'in_use', session=session)
+
+
 @functools.cache
 def _taking(backend: Backend, count: int, column: Column) -> Any:
     """Return the guarded UPDATE over so many resources.

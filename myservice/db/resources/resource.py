@@ -93,7 +93,9 @@ def resource_create(
             key = {'id': resource_id}
             row = lookup.get('no', ResourceRow, key, session=session)
             # Last: the project's usages are locked for a short time.
-            _change_usage(project_id, 1, row.size, session=session)
+            enforcement.take(
+                project_id, _quota_of(row.size), 'in_use', session=session
+            )
         return cast(Resource, row)
 
 
@@ -258,15 +260,14 @@ def resource_destroy(
                 generation=_TABLE.c.generation + 1,
             )
         )
-        _change_usage(row.project_id, -1, -row.size, session=session)
+        enforcement.give_back(
+            row.project_id, _quota_of(row.size), session=session
+        )
 
 
-def _change_usage(
-    project_id: str, number: int, size: int, *, session: AnySession
-) -> None:
-    """Add to what a project has in use: resources, and gigabytes."""
-    deltas = {'resources': number} | ({'gigabytes': size} if size else {})
-    enforcement.take(project_id, deltas, 'in_use', session=session)
+def _quota_of(size: int) -> dict[str, int]:
+    """Return how much of its project's quota a resource takes."""
+    return {'resources': 1} | ({'gigabytes': size} if size else {})
 
 
 def _check_expected(expected: Any) -> None:
