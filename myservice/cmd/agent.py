@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     def register(conf: cfg.ConfigOpts) -> None:
         log.register_options(conf)
         # It says each connection that it opens or closes.
-        quiet = ['myservice.db.engine.plugin.Pool=WARN']
+        quiet = ['myservice.db.engine.pools.Pool=WARN']
         log.set_defaults(
             default_log_levels=log.get_default_log_levels() + quiet
         )

@@ -67,4 +67,5 @@ ServiceRow = row_class(
     Service,
     computed=[is_up(Service.__table__.c).label('is_up')],
     hidden=['operation'],
+    module=__name__,
 )

@@ -48,6 +48,7 @@ def row_class(
     model: Any,
     computed: Iterable[sa.Label[Any]] = (),
     hidden: Collection[str] = (),
+    module: str | None = None,
 ) -> type[Row]:
     """Return the Row class of a model.
 
@@ -55,6 +56,8 @@ def row_class(
     :param model: the model whose columns the rows have
     :param computed: labelled SQL expressions, read after the columns
     :param hidden: the names of columns that no reader needs
+    :param module: where that variable is, for pickle; by default that of the
+        model
     :returns: a subclass of Row; ``sa.select(*its.columns)`` fills it
     """
     plain = [c for c in model.__table__.columns if c.key not in hidden]
@@ -70,7 +73,7 @@ def row_class(
     }
     namespace |= {
         '__slots__': (),
-        '__module__': model.__module__,
+        '__module__': module or model.__module__,
         '__table__': model.__table__,
         'columns': columns,
     }

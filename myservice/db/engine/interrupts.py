@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 # Where drivers raise an error of one of these types, or are called, where
 # they are written in C.
 _DRIVERS = (
-    'myservice.db.sqlite_',
+    'myservice.db.engine.sqlite_',
     'myservice.db.engine.wire',
     'psycopg',
     'pymysql',

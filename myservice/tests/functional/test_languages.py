@@ -14,7 +14,7 @@ from myservice.db import models
 from myservice.tests import factories
 from myservice.tests import servers
 from myservice.tests.functional import base
-from myservice.tests.unit import test_error_types
+from myservice.tests.unit.db.engine import test_error_types
 
 _SERVICES = models.Base.metadata.tables['services']
 

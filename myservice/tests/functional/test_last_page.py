@@ -7,7 +7,7 @@ from myservice import db
 from myservice.db.service import _LISTING
 from myservice.tests import servers
 from myservice.tests.functional import base
-from myservice.tests.unit import test_query
+from myservice.tests.unit.db.query import test_listing
 
 ROWS = 100_000
 
@@ -15,7 +15,7 @@ ROWS = 100_000
 class LastPage(base.ServerTestCase):
     def check(self) -> None:
         with self.database.engine().begin() as connection:
-            test_query.make_services(connection, ROWS)
+            test_listing.make_services(connection, ROWS)
             table = 'TABLE ' if self.backend == 'mysql' else ''
             connection.exec_driver_sql(f'ANALYZE {table}services')
         for key in _LISTING.sort_keys:

@@ -24,14 +24,15 @@ EXAMPLE = (
 
 # The test that shows what an option does; there may be more than one.
 TESTED = {
-    'agent.worker': 'test_work.TestOptions.test_worker_names_what_works',
-    'agent.worker_seconds': 'test_work.TestOptions.'
+    'agent.worker': 'test_worker_pool.TestOptions.'
+    'test_worker_names_what_works',
+    'agent.worker_seconds': 'test_worker_pool.TestOptions.'
     'test_worker_seconds_is_how_long_the_built_in_one_takes',
-    'agent.poll_interval': 'test_work.TestOptions.'
+    'agent.poll_interval': 'test_worker_pool.TestOptions.'
     'test_poll_interval_is_the_time_between_two_looks',
-    'agent.concurrency': 'test_work.TestOptions.'
+    'agent.concurrency': 'test_worker_pool.TestOptions.'
     'test_concurrency_is_how_many_are_worked_on_at_once',
-    'agent.take_over_interval': 'test_work.TestOptions.'
+    'agent.take_over_interval': 'test_worker_pool.TestOptions.'
     'test_take_over_interval_is_when_the_dead_lose_their_claims',
     'DEFAULT.state_path': 'test_engine.TestConnection.'
     'test_the_default_is_a_sqlite_file_under_state_path',
@@ -77,9 +78,9 @@ TESTED = {
     'test_default_class_names_the_class_that_counts',
     'quota.reservation_expire': 'test_reservation.TestExpiry.'
     'test_reservation_expire_is_the_default',
-    'quota.reservation_clean_interval': 'test_agent.TestAgent.'
+    'quota.reservation_clean_interval': 'test_process.TestAgent.'
     'test_it_gives_back_expired_reservations',
-    'service.report_interval': 'test_agent.TestAgent.'
+    'service.report_interval': 'test_process.TestAgent.'
     'test_report_interval_is_the_time_between_two_beats',
 }
 
@@ -94,6 +95,14 @@ TESTED_ELSEWHERE = {
     'database.operation_lifetime': 'test_retry.TestOptions',
     'service.down_time': 'test_service',
 }
+
+
+def dotted(module: str) -> str:
+    """Return the whole name of a module of the tests, wherever it is."""
+    home = pathlib.Path(__file__).parent
+    (path,) = home.rglob(f'{module}.py')
+    parts = path.relative_to(home).with_suffix('').parts
+    return '.'.join(('myservice.tests.unit', *parts))
 
 
 def every_option() -> dict[str, cfg.Opt]:
@@ -114,7 +123,7 @@ class TestOptions(base.TestCase):
     def test_each_test_that_is_named_exists(self) -> None:
         for option, test in TESTED.items():
             module, kind, name = test.split('.')
-            tests = importlib.import_module(f'myservice.tests.unit.{module}')
+            tests = importlib.import_module(dotted(module))
             self.assertTrue(
                 callable(getattr(getattr(tests, kind), name, None)), option
             )

@@ -15,7 +15,7 @@ from oslo_db import exception as db_exception
 from myservice import db
 from myservice import exception
 from myservice.tests import factories
-from myservice.tests.unit import test_manage
+from myservice.tests.unit.cmd import test_manage
 
 NAME = 'Zürich-東京'
 ASCII = 'Z\\xfcrich-\\u6771\\u4eac'

@@ -6,7 +6,7 @@ libraries, whose versions constraints.txt holds, and on the minor version of
 Python. Those in call_counts.json are what test_call_counts compares with. As a
 program this measures them anew, on all three databases, and records them::
 
-    python -m myservice.tests.unit.call_counts
+    python -m myservice.tests.unit.db.call_counts
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from myservice.tests import calls
 from myservice.tests import fixtures
 from myservice.tests import servers
 
-RECORD = 'python -m myservice.tests.unit.call_counts'
+RECORD = 'python -m myservice.tests.unit.db.call_counts'
 PYTHON = '{}.{}'.format(*sys.version_info)
 
 # By how much a count may differ from the one that is recorded.

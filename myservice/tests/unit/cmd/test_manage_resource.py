@@ -8,7 +8,7 @@ from myservice import db
 from myservice import exception
 from myservice.db import models
 from myservice.tests import factories
-from myservice.tests.unit import test_manage
+from myservice.tests.unit.cmd import test_manage
 
 HOSTILE = (
     "it's",

@@ -6,7 +6,7 @@ from unittest import mock
 
 from myservice import db
 from myservice.tests import base
-from myservice.tests.unit import call_counts
+from myservice.tests.unit.db import call_counts
 
 
 class TestCounts(base.DatabaseTestCase):

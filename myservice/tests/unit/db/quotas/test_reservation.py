@@ -11,7 +11,7 @@ from myservice import context
 from myservice import db
 from myservice import exception
 from myservice.db import models
-from myservice.tests.unit import test_quota
+from myservice.tests.unit.db.quotas import test_quota
 
 RESERVATIONS = models.Reservation.__table__
 USAGES = models.QuotaUsage.__table__

@@ -17,7 +17,7 @@ from myservice.db.quotas import counters
 from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
-from myservice.tests.unit import test_manage
+from myservice.tests.unit.cmd import test_manage
 
 UNKNOWN_RESOURCE = (
     'There is no quota for nonsense; [quota] default_limits names the '

@@ -18,7 +18,7 @@ from myservice import db
 from myservice.db import models
 from myservice.tests import factories
 from myservice.tests import proxy
-from myservice.tests.unit import test_errors
+from myservice.tests.unit.db.engine import test_errors
 
 _SERVICES = models.Base.metadata.tables['services']
 few_errors = test_errors.few_errors

@@ -24,7 +24,7 @@ from myservice.db import migration
 from myservice.db.engine import engines
 from myservice.tests import base
 from myservice.tests import factories
-from myservice.tests.unit import test_migration
+from myservice.tests.unit.db import test_migration
 
 CODES = (
     'Exit codes: 0 done; 1 refused, or the answer is no; 2 the command line, '

@@ -7,7 +7,7 @@ from myservice import db
 from myservice import exception
 from myservice.db import models
 from myservice.tests import factories
-from myservice.tests.unit import test_resource
+from myservice.tests.unit.db.resources import test_resource
 
 
 class ClaimTestCase(test_resource.ResourceTestCase):

@@ -9,7 +9,7 @@ from wsgiref import util
 from wsgiref import validate
 
 from myservice import exception
-from myservice.tests.unit import test_web
+from myservice.tests.unit.web import test_web
 from myservice.web import wsgi
 
 OK, PLAIN = '200 OK', [('Content-Type', 'text/plain')]

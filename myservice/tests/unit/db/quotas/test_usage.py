@@ -11,7 +11,7 @@ from myservice.db import models
 from myservice.db.quotas import counters
 from myservice.tests import factories
 from myservice.tests import fixtures
-from myservice.tests.unit import test_quota
+from myservice.tests.unit.db.quotas import test_quota
 
 SERVICES = models.Service.__table__
 USAGES = models.QuotaUsage.__table__

@@ -19,7 +19,7 @@ from werkzeug.middleware import dispatcher
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.tests.unit import test_web
+from myservice.tests.unit.web import test_web
 from myservice.web import fastapi as web_fastapi
 from myservice.web import flask as web_flask
 from myservice.web import wsgi

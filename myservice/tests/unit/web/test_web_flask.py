@@ -9,7 +9,7 @@ from flask import views
 
 from myservice import db
 from myservice import exception
-from myservice.tests.unit import test_web
+from myservice.tests.unit.web import test_web
 from myservice.web import flask as web
 
 ADMIN = {'X-Roles': 'admin', 'X-User-Id': 'u1'}

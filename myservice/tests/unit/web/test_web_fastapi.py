@@ -13,7 +13,7 @@ from oslo_context import context as oslo_context
 
 from myservice import db
 from myservice import exception
-from myservice.tests.unit import test_web
+from myservice.tests.unit.web import test_web
 from myservice.web import fastapi as web
 
 ADMIN = {'X-Roles': 'admin', 'X-User-Id': 'u1'}
