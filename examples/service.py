@@ -31,7 +31,7 @@ OPTS = [
 # The first that fits.
 STATUSES: list[tuple[type[Exception], int]] = [
     (exception.InvalidInput, 400),
-    (exception.AdminRequired, 403),
+    (exception.Forbidden, 403),
     (exception.NotFound, 404),
     (exception.OverQuota, 413),
     (exception.Conflict, 409),

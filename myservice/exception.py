@@ -89,7 +89,11 @@ class InvalidInput(MyServiceError):
     reason: str
 
 
-class AdminRequired(MyServiceError):
+class Forbidden(MyServiceError):
+    """The caller may not do what they have asked for."""
+
+
+class AdminRequired(Forbidden):
     """The call is for administrators."""
 
     message = (
@@ -100,7 +104,7 @@ class AdminRequired(MyServiceError):
     function: str
 
 
-class ProjectForbidden(AdminRequired):
+class ProjectForbidden(Forbidden):
     """The call is for administrators, and for the project itself."""
 
     message = (

@@ -50,10 +50,9 @@ def quota_show(arguments: Any) -> None:
 
 def quota_set(arguments: Any) -> None:
     """Give a project a limit of its own, or change it."""
-    project_id = arguments.project_id
-    limit = _set(
-        arguments, project_id, db.api.quota_update, db.api.quota_create
-    )
+    project_id, limit = arguments.project_id, _parsed(arguments.limit)
+    admin = context.get_admin_context()
+    db.api.quota_set(admin, project_id, arguments.resource, limit)
     _tell_limit(arguments, limit, project_id=project_id)
 
 
@@ -84,10 +83,9 @@ def quota_class_show(arguments: Any) -> None:
 
 def quota_class_set(arguments: Any) -> None:
     """Give a quota class a limit, or change it."""
-    name = arguments.class_name
-    limit = _set(
-        arguments, name, db.api.quota_class_update, db.api.quota_class_create
-    )
+    name, limit = arguments.class_name, _parsed(arguments.limit)
+    admin = context.get_admin_context()
+    db.api.quota_class_set(admin, name, arguments.resource, limit)
     _tell_limit(arguments, limit, class_name=name)
 
 
@@ -130,48 +128,6 @@ def quota_expire(arguments: Any) -> None:
     """Give back reservations that are overdue."""
     expired = db.api.reservation_expire(context.get_admin_context())
     output.result(arguments, expired=expired)
-
-
-def change_or_create(
-    admin: context.RequestContext,
-    change: Callable[..., None],
-    create: Callable[..., Any],
-    *values: Any,
-) -> None:
-    """Change what is there, or create it, whoever else does so just now.
-
-    :param admin: an administrator's context, in a transaction
-    :param change: called with context and values; raises NotFound
-    :param create: called with context and values; raises Conflict
-    :param values: for both
-    """
-    try:
-        change(admin, *values)
-    except exception.NotFound:
-        try:
-            with db.api.savepoint(admin):
-                create(admin, *values)
-        except exception.Conflict:
-            change(admin, *values)
-
-
-def _set(
-    arguments: Any,
-    owner: str,
-    change: Callable[..., None],
-    create: Callable[..., Any],
-) -> int:
-    limit = _parsed(arguments.limit)
-    db.api.run_in_transaction(
-        context.get_admin_context(),
-        change_or_create,
-        change,
-        create,
-        owner,
-        arguments.resource,
-        limit,
-    )
-    return limit
 
 
 def _parsed(limit: str) -> int:

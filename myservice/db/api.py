@@ -29,11 +29,13 @@ from myservice.db.quotas.quota import quota_create
 from myservice.db.quotas.quota import quota_destroy
 from myservice.db.quotas.quota import quota_get
 from myservice.db.quotas.quota import quota_get_all
+from myservice.db.quotas.quota import quota_set
 from myservice.db.quotas.quota import quota_update
 from myservice.db.quotas.quota_class import quota_class_create
 from myservice.db.quotas.quota_class import quota_class_destroy
 from myservice.db.quotas.quota_class import quota_class_get
 from myservice.db.quotas.quota_class import quota_class_get_all
+from myservice.db.quotas.quota_class import quota_class_set
 from myservice.db.quotas.quota_class import quota_class_update
 from myservice.db.quotas.reservation import quota_reserve
 from myservice.db.quotas.reservation import reservation_commit
@@ -111,12 +113,14 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'quota_destroy',
     'quota_get',
     'quota_get_all',
+    'quota_set',
     'quota_update',
     'quota_get_defaults',
     'quota_class_create',
     'quota_class_destroy',
     'quota_class_get',
     'quota_class_get_all',
+    'quota_class_set',
     'quota_class_update',
     'quota_counter_register',
     'PROJECT',

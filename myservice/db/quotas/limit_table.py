@@ -1,5 +1,6 @@
 """A table of limits: of projects, or of classes."""
 
+import functools
 from typing import Any
 from typing import Generic
 from typing import NoReturn
@@ -116,6 +117,37 @@ class Limits(Generic[R]):
         """Change a limit."""
         self._execute(
             self._update, owner, resource, session=session, new_limit=limit
+        )
+
+    def set(
+        self, owner: str, resource: str, limit: int, *, session: AnySession
+    ) -> None:
+        """Insert a limit, or change the one that is there."""
+        backend = dialects.backend_of(session.get_bind().dialect)
+        session.execute(
+            self._set_statement(backend),
+            {
+                'of_owner': owner,
+                'of_resource': resource,
+                'new_limit': limit,
+                'new_id': session.operation.id,
+            },
+        )
+
+    @functools.cache  # noqa: B019 - there are two tables of limits
+    def _set_statement(self, backend: dialects.Backend) -> Any:
+        limit: Any = sa.bindparam('new_limit')
+        return dialects.upsert(
+            backend,
+            self._table,
+            (self._owner, 'resource', 'deleted'),
+            {
+                'id': sa.bindparam('new_id'),
+                self._owner: sa.bindparam('of_owner'),
+                'resource': sa.bindparam('of_resource'),
+                'limit': limit,
+            },
+            {'limit': limit, 'updated_at': clock.utcnow()},
         )
 
     def destroy(

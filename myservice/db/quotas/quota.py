@@ -172,6 +172,31 @@ def quota_update(
         _LIMITS.update(project_id, resource, limit, session=session)
 
 
+@retry_on_failure
+def quota_set(
+    context: RequestContext, project_id: str, resource: str, limit: int
+) -> None:
+    """Give a project a limit of its own, or change the one that it has.
+
+    :param context: an administrator's context
+    :param project_id: the project
+    :param resource: a resource that has a quota
+    :param limit: a number; -1 is unlimited, 0 is nothing
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when an argument is of the wrong type or out of
+        range
+    :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
+        quota
+    """
+    require_admin(context, 'quota_set')
+    validation.check_name('project_id', project_id)
+    limits.check_resource(resource)
+    limits.check_limit(limit)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        _LIMITS.set(project_id, resource, limit, session=session)
+
+
 def _quota_destroyed(
     context: RequestContext,
     project_id: str,

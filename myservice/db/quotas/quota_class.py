@@ -158,6 +158,31 @@ def quota_class_update(
         _LIMITS.update(class_name, resource, limit, session=session)
 
 
+@retry_on_failure
+def quota_class_set(
+    context: RequestContext, class_name: str, resource: str, limit: int
+) -> None:
+    """Give a quota class a limit, or change the one that it has.
+
+    :param context: an administrator's context
+    :param class_name: the class
+    :param resource: a resource that has a quota
+    :param limit: a number; -1 is unlimited, 0 is nothing
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when an argument is of the wrong type or out of
+        range
+    :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
+        quota
+    """
+    require_admin(context, 'quota_class_set')
+    validation.check_name('class_name', class_name)
+    limits.check_resource(resource)
+    limits.check_limit(limit)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        _LIMITS.set(class_name, resource, limit, session=session)
+
+
 def _quota_class_destroyed(
     context: RequestContext,
     class_name: str,

@@ -9,12 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from myservice import context
 from myservice import db
-from myservice.cmd import manage_quota
 from myservice.db import models
 from myservice.db.quotas import counters
-from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import fixtures
 from myservice.tests.unit.cmd import test_manage
@@ -174,24 +171,6 @@ class TestSet(QuotaTestCase):
             UNKNOWN_RESOURCE,
             self.refused(2, 'quota', 'set', 'p1', 'nonsense', '5'),
         )
-
-
-class TestSetAtOnce(base.DatabaseTestCase):
-    def test_none_of_several_at_once_is_refused(self) -> None:
-        def change(limit: int) -> None:
-            db.api.run_in_transaction(
-                context.get_admin_context(),
-                manage_quota.change_or_create,
-                db.api.quota_update,
-                db.api.quota_create,
-                *(project_id, 'gigabytes', limit),
-            )
-
-        for number in range(10):
-            project_id = f'p{number}'
-            self.assertEqual([None] * 4, self.in_threads(4, change))
-            row = db.api.quota_get(self.context, project_id, 'gigabytes')
-            self.assertIn(row.limit, range(4))
 
 
 class TestUnset(QuotaTestCase):

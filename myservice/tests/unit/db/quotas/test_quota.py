@@ -339,3 +339,54 @@ class TestWhichLimitCounts(QuotaTestCase):
         db.api.quota_create(self.context, 'p ', 'gigabytes', 1)
         self.use(2)
         self.assertEqual((1000, 2, 0), self.usage())
+
+
+class TestSet(base.DatabaseTestCase):
+    """A limit that is created, or changed where there is one."""
+
+    CALLS = (
+        (db.api.quota_set, db.api.quota_get, db.api.quota_destroy),
+        (
+            db.api.quota_class_set,
+            db.api.quota_class_get,
+            db.api.quota_class_destroy,
+        ),
+    )
+
+    def test_it_is_created_changed_and_created_again(self) -> None:
+        for set_limit, get, destroy in self.CALLS:
+            set_limit(self.context, 'p', 'gigabytes', 5)
+            first = get(self.context, 'p', 'gigabytes')
+            self.assertEqual((5, None), (first.limit, first.updated_at))
+            set_limit(self.context, 'p', 'gigabytes', 0)
+            changed = get(self.context, 'p', 'gigabytes')
+            self.assertEqual((0, first.id), (changed.limit, changed.id))
+            self.assertEqual(first.created_at, changed.created_at)
+            self.assertIsNotNone(changed.updated_at)
+            destroy(self.context, 'p', 'gigabytes')
+            set_limit(self.context, 'p', 'gigabytes', 7)
+            again = get(self.context, 'p', 'gigabytes')
+            self.assertEqual(7, again.limit)
+            self.assertNotEqual(first.id, again.id)
+
+    def test_of_several_at_once_none_is_refused(self) -> None:
+        for set_limit, get, _ in self.CALLS:
+            for number in range(10):
+                self.set_at_once(set_limit, f'p{number}')
+                row = get(self.context, f'p{number}', 'gigabytes')
+                self.assertIn(row.limit, range(4))
+
+    def set_at_once(self, set_limit: Any, owner: str) -> None:
+        def change(limit: int) -> None:
+            admin = context.get_admin_context()
+            set_limit(admin, owner, 'gigabytes', limit)
+
+        self.assertEqual([None] * 4, self.in_threads(4, change))
+
+    def test_it_joins_a_transaction(self) -> None:
+        with db.api.transaction(self.context):
+            db.api.quota_set(self.context, 'p', 'gigabytes', 5)
+            db.api.quota_set(self.context, 'p', 'gigabytes', 6)
+        self.assertEqual(
+            6, db.api.quota_get(self.context, 'p', 'gigabytes').limit
+        )
