@@ -92,6 +92,9 @@ class InvalidInput(MyServiceError):
 class Forbidden(MyServiceError):
     """The caller may not do what they have asked for."""
 
+    user_id: str | None
+    function: str
+
 
 class AdminRequired(Forbidden):
     """The call is for administrators."""
@@ -100,8 +103,6 @@ class AdminRequired(Forbidden):
         'User {user_id} is not an administrator, and only administrators '
         'may call {function}.'
     )
-    user_id: str | None
-    function: str
 
 
 class ProjectForbidden(Forbidden):

@@ -141,18 +141,15 @@ def run_in_transaction(
     is not repeated.
 
     :param context: the caller
-    :param function: called with the context, unless it takes none, and with
-        the other arguments; what it does besides the database is repeated too
+    :param function: called with the context and the other arguments; what it
+        does besides the database is repeated too
     :returns: what the function returned
     :raises InvalidInput: when context is no RequestContext
     :raises CommitUnknown: when the connection was lost during COMMIT and the
         database could not be reached again to tell
     """
     check_context(context)
-    if _takes_context(function, context, args, kwargs):
-        body = functools.partial(function, context, *args, **kwargs)
-    else:
-        body = functools.partial(function, *args, **kwargs)
+    body = functools.partial(function, context, *args, **kwargs)
     statistics.count_call('run_in_transaction')
     if open_transaction(context) is not None:
         return body()
@@ -202,19 +199,3 @@ def atomic(function: F) -> F:
         return run_in_transaction(context, function, *args, **kwargs)
 
     return cast(F, call)
-
-
-def _takes_context(
-    function: Callable[..., Any],
-    context: RequestContext,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> bool:
-    try:
-        inspect.signature(function).bind(context, *args, **kwargs)
-    except TypeError:
-        return False
-    except ValueError:
-        # Some functions that are written in C do not tell.
-        return True
-    return True

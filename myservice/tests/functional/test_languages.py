@@ -158,7 +158,7 @@ class RefusedConnections(base.ServerTestCase):
         )
         tried: list[None] = []
 
-        def call() -> None:
+        def call(_: object) -> None:
             tried.append(None)
             with db.api.get_session().begin():
                 db.api.get_engine().connect()

@@ -153,9 +153,7 @@ class TestAgentMariaDB(AgentTestCase):
     def use(self, ctx: context.RequestContext, service_id: str) -> None:
         db.api.service_heartbeat(ctx, service_id)
         db.api.service_get(ctx, service_id)
-        db.api.run_in_transaction(
-            ctx, lambda: db.api.service_heartbeat(ctx, service_id)
-        )
+        db.api.run_in_transaction(ctx, db.api.service_heartbeat, service_id)
 
 
 class TestIdleConnections(AgentTestCase):

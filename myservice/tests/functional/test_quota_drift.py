@@ -145,7 +145,7 @@ class Worker:
             except db_exception.DBDeadlock:
                 # It has to be repeated as a whole.
                 self.done['not repeated'] += 1
-        return db.api.run_in_transaction(self.context, function)
+        return db.api.run_in_transaction(self.context, lambda _: function())
 
     def make(
         self, project: str, deltas: dict[str, int], ids: list[str]
@@ -298,7 +298,7 @@ class LossyWorker(Worker):
         self.loose: collections.Counter[str] = collections.Counter()
 
     def together(self, function: Any) -> Any:
-        return db.api.run_in_transaction(self.context, function)
+        return db.api.run_in_transaction(self.context, lambda _: function())
 
     def take(self, project: str) -> None:
         """Reserve and commit in two calls, or give back in the second."""

@@ -115,7 +115,7 @@ class TestWrongStatements(TablesTestCase):
     def test_a_routine_that_is_not_there_is_not_tried_again(self) -> None:
         calls: list[None] = []
 
-        def call() -> None:
+        def call(_: object) -> None:
             calls.append(None)
             with db.api.transaction(self.context) as session:
                 session.execute(sa.text('SELECT nosuch(1)'))
@@ -249,7 +249,7 @@ class TestStaleStatements(TablesTestCase):
     def beat(self) -> None:
         db.api.service_heartbeat(self.context, self.service.id)
 
-    def count(self) -> Any:
+    def count(self, _: object) -> Any:
         with db.api.transaction(self.context) as session:
             return session.scalar(sa.select(sa.func.max(PARENT.c.n)))
 

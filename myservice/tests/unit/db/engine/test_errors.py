@@ -115,7 +115,7 @@ class ForeignTestCase(base.DatabaseTestCase):
         """Return how often a function is called in the end."""
         calls: list[None] = []
 
-        def call() -> None:
+        def call(_: object) -> None:
             calls.append(None)
             function()
 

@@ -115,7 +115,7 @@ class TestTransactionOfTheParent(ForkTestCase):
             db.api.service_get_all,
             lambda ctx: create(ctx, 'child'),
             lambda ctx: db.api.service_get_all(ctx.elevated()),
-            lambda ctx: db.api.run_in_transaction(ctx, lambda: None),
+            lambda ctx: db.api.run_in_transaction(ctx, lambda _: None),
             lambda ctx: db.api.get_session(ctx, read_only=True),
             transaction,
             savepoint,

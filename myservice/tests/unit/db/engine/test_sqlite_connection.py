@@ -499,7 +499,9 @@ class TestWouldWaitForItself(SQLiteTestCase):
                 session.execute(COUNT)
 
         def in_transaction() -> None:
-            db.api.run_in_transaction(context.get_admin_context(), self.create)
+            db.api.run_in_transaction(
+                context.get_admin_context(), lambda _: self.create()
+            )
 
         return [
             self.create,

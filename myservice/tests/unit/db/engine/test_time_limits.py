@@ -231,7 +231,7 @@ class TestTimeLimits(test_errors.ForeignTestCase):
     def test_between_two_attempts(self) -> None:
         attempts: list[float] = []
 
-        def call() -> None:
+        def call(_: object) -> None:
             attempts.append(time.monotonic())
             raise db_exception.DBDeadlock()
 

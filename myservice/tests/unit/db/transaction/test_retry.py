@@ -261,7 +261,7 @@ class TestOwners(RetryTestCase):
     def test_each_attempt_sees_the_same_operation(self) -> None:
         seen = []
 
-        def body() -> None:
+        def body(_: object) -> None:
             now = operation.current()
             seen.append((now.id, now.id_for('a'), now.id_for('b')))
             if len(seen) < 3:
@@ -288,11 +288,14 @@ class TestOwners(RetryTestCase):
             ('work', 'Documented.'), (work.__name__, work.__doc__)
         )
 
-    def test_a_function_may_take_the_context_or_none(self) -> None:
+    def test_a_function_gets_the_context_first(self) -> None:
         run = db.api.run_in_transaction
-        self.assertEqual(5, run(self.context, lambda: 5))
         self.assertIs(self.context, run(self.context, lambda ctx: ctx))
         self.assertEqual(7, run(self.context, lambda ctx, x: x, 7))
+        self.assertEqual(
+            (None, 7), run(self.context, lambda ctx, a=None, b=0: (a, b), b=7)
+        )
+        self.assertRaises(TypeError, run, self.context, lambda: 5)
 
 
 class TestWhatIsKnown(RetryTestCase):
@@ -361,7 +364,7 @@ class TestWhatIsKnown(RetryTestCase):
         self.assertEqual(before + 1, db.api.statistics().in_doubt_unresolved)
 
     def test_the_doubt_of_another_operation_is_passed_on(self) -> None:
-        def other() -> None:
+        def other(_: object) -> None:
             self.attempts += 1
             raise exception.CommitUnknown(
                 function='f', operation='other', known='lost'
