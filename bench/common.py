@@ -23,8 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from myservice import servers
 from myservice.db.sql import dialects
-from myservice.tests import servers
 
 #: name to how its server is made; that of SQLite is a file
 DATABASES: dict[str, Callable[[], servers.Server] | None] = {

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from myservice import context
 from myservice import db
-from myservice.tests import fixtures
+from myservice import fixtures
 from ways import base
 
 

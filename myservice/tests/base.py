@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from oslotest import base
 
 from myservice import context
+from myservice import fixtures
 from myservice.db.sql import dialects
-from myservice.tests import fixtures
 from myservice.tests import proxy
 
 # In seconds; the longest test takes a tenth of it.

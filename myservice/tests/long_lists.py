@@ -4,7 +4,7 @@ A new argument that is a list needs a line here, or one in SHORT. As a program
 it prints how long each takes with values of which there is nothing::
 
     python -m myservice.tests.long_lists
-    python -m myservice.tests.servers mariadb -- \\
+    python -m myservice.servers mariadb -- \\
         python -m myservice.tests.long_lists
 """
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.tests import factories
-from myservice.tests import fixtures
 
 #: more than a statement of PostgreSQL has parameters
 LENGTH = 100_000

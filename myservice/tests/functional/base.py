@@ -9,10 +9,10 @@ from typing import ClassVar
 import sqlalchemy as sa
 
 from myservice import context
+from myservice import fixtures
+from myservice import servers
 from myservice.db import models
 from myservice.tests import base
-from myservice.tests import fixtures
-from myservice.tests import servers
 
 
 class ServerTestCase(base.DatabaseTestCase):

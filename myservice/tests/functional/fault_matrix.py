@@ -31,14 +31,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import exception
+from myservice import fixtures
+from myservice import servers
 from myservice.db import models
 from myservice.db import operation
 from myservice.db.sql import dialects
 from myservice.tests import calls
-from myservice.tests import fixtures
 from myservice.tests import interrupts
 from myservice.tests import proxy
-from myservice.tests import servers
 
 LATE = 0.15
 

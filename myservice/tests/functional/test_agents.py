@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from testtools import content
 
 from myservice import db
-from myservice.tests import servers
+from myservice import servers
 from myservice.tests.functional import base
 
 RESOURCES = 60

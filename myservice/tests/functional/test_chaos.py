@@ -1,6 +1,6 @@
 """Nothing is lost, doubled, or answered to the wrong caller: see chaos.py."""
 
-from myservice.tests import servers
+from myservice import servers
 from myservice.tests.functional import base
 
 

@@ -21,10 +21,10 @@ from myservice import conf
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import servers
 from myservice.db import models
 from myservice.db.operation import new_id
 from myservice.tests import factories
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 RESOURCES: Any = models.Resource.__table__

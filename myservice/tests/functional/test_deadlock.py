@@ -13,10 +13,10 @@ from oslo_db import exception as db_exception
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import servers
 from myservice.db import models
 from myservice.db.transaction import retry
 from myservice.tests import factories
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 SERVICES = models.Service.__table__

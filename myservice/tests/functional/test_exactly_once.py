@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from myservice import context
 from myservice import db
+from myservice import servers
 from myservice.tests import factories
 from myservice.tests import proxy
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 CALLS = 1000

@@ -15,9 +15,9 @@ import fixtures as plain_fixtures
 import myservice
 from myservice import context
 from myservice import db
+from myservice import fixtures
+from myservice import servers
 from myservice.tests import base
-from myservice.tests import fixtures
-from myservice.tests import servers
 
 EXAMPLES = pathlib.Path(myservice.__file__).parents[1] / 'examples'
 ADMIN = {'X-Roles': 'admin'}

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from myservice import conf
 from myservice import context
 from myservice import db
+from myservice import servers
 from myservice.db.sql.dialects import backend_of
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 CONNECTION = 'MYSERVICE_TEST_OF_FORKS'

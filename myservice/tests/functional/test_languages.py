@@ -10,9 +10,9 @@ from oslo_db import exception as db_exception
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import servers
 from myservice.db import models
 from myservice.tests import factories
-from myservice.tests import servers
 from myservice.tests.functional import base
 from myservice.tests.unit.db.engine import test_error_types
 

@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 from myservice import db
+from myservice import servers
 from myservice.db.service import _LISTING
-from myservice.tests import servers
 from myservice.tests.functional import base
 from myservice.tests.unit.db.query import test_listing
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 import sqlalchemy as sa
 
 from myservice import db
+from myservice import fixtures
+from myservice import servers
 from myservice.db import migration
 from myservice.db import models
-from myservice.tests import fixtures
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 OURS = {'alembic_version', *models.Base.metadata.tables}

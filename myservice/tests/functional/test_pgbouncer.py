@@ -2,7 +2,7 @@
 
 All tests of the database API pass there::
 
-    python -m myservice.tests.servers pgbouncer -- stestr run
+    python -m myservice.servers pgbouncer -- stestr run
 
 The essential ones are run here.
 """
@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from myservice import db
+from myservice import servers
 from myservice.cmd import manage
 from myservice.tests import factories
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 SUITE = (

@@ -12,8 +12,8 @@ from myservice import conf
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import servers
 from myservice.tests import factories
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import sqlalchemy as sa
 import testtools
 
+from myservice import servers
 from myservice.tests import proxy as faults
-from myservice.tests import servers
 
 INCREMENT = sa.text('UPDATE counter SET value = value + 1')
 VALUE = 'SELECT value FROM counter'

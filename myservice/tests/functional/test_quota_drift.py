@@ -30,14 +30,14 @@ from myservice import conf
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
+from myservice import servers
 from myservice.db import models
 from myservice.db.engine import engines
 from myservice.db.engine import purpose
 from myservice.db.quotas import counters
 from myservice.db.quotas import enforcement
-from myservice.tests import fixtures
 from myservice.tests import proxy
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 SERVICES: Any = models.Service.__table__

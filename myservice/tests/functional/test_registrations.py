@@ -10,7 +10,7 @@ from testtools import content
 
 from myservice import db
 from myservice import exception
-from myservice.tests import servers
+from myservice import servers
 from myservice.tests.functional import test_agents
 
 NAME = ('--host', 'h', '--binary', 'agent')

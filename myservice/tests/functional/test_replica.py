@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import servers
 from myservice.db import models
 from myservice.tests import factories
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 # Seconds that the replica waits before it does what the primary has done.

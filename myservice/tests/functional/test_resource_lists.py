@@ -23,10 +23,10 @@ from sqlalchemy import event
 
 from myservice import context
 from myservice import db
+from myservice import fixtures
+from myservice import servers
 from myservice.db import models
 from myservice.db.sql import dialects
-from myservice.tests import fixtures
-from myservice.tests import servers
 from myservice.tests.functional import base
 
 RESOURCES: Any = models.Resource.__table__

@@ -1,6 +1,6 @@
 """Memory stays as it is, whatever values callers say: see soak.py."""
 
-from myservice.tests import servers
+from myservice import servers
 from myservice.tests.functional import base
 
 # In seconds; a run of ten minutes has narrower bounds.

@@ -10,9 +10,9 @@ import fixtures as plain_fixtures
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
+from myservice import fixtures
+from myservice import servers
 from myservice.tests import base
-from myservice.tests import fixtures
-from myservice.tests import servers
 
 RIGHT_HOST, WRONG_HOST = 'localhost', '127.0.0.1'
 # How a connection ends: it is made, or refused with one of these messages.

@@ -31,7 +31,7 @@ from fastapi import responses
 
 from myservice import conf
 from myservice import db
-from myservice.tests import servers
+from myservice import servers
 from myservice.tests.functional import base
 from myservice.web import fastapi as web_fastapi
 from myservice.web import flask as web_flask

@@ -27,8 +27,8 @@ import myservice
 from myservice import conf as options
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.tests import base
-from myservice.tests import fixtures
 
 GUIDE = (
     pathlib.Path(myservice.__file__).parents[1] / 'doc/source/user/sessions'

@@ -12,9 +12,9 @@ from sybil.parsers import rest
 import myservice
 from myservice import context
 from myservice import db
+from myservice import fixtures
 from myservice.db.quotas import counters
 from myservice.tests import base
-from myservice.tests import fixtures
 
 README = pathlib.Path(myservice.__file__).parents[1] / 'README.rst'
 

@@ -32,7 +32,7 @@ MODULES = (
 # The floors of myservice, from the lowest to the highest: a module imports
 # what is below it, or stands in the same room.
 FLOORS = (
-    ('pickling',),
+    ('pickling', 'servers'),
     ('exception',),
     ('plain', 'threads'),
     ('conf', 'context'),

@@ -19,11 +19,11 @@ from oslo_db import exception as db_exception
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.agent.process import Agent
 from myservice.agent.process import SignalEvent
 from myservice.db import models
 from myservice.tests import base
-from myservice.tests import fixtures
 from myservice.tests import interrupts
 
 IDENTITY = {'host': 'h1', 'binary': 'b1'}

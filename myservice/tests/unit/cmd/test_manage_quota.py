@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice import db
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.quotas import counters
 from myservice.tests import factories
-from myservice.tests import fixtures
 from myservice.tests.unit.cmd import test_manage
 
 UNKNOWN_RESOURCE = (

@@ -24,11 +24,11 @@ from typing import Any
 import fixtures as plain_fixtures
 import sqlalchemy as sa
 
+from myservice import fixtures
+from myservice import servers
 from myservice.db import models
 from myservice.db.sql import dialects
 from myservice.tests import calls
-from myservice.tests import fixtures
-from myservice.tests import servers
 
 RECORD = 'python -m myservice.tests.unit.db.call_counts'
 PYTHON = '{}.{}'.format(*sys.version_info)

@@ -30,6 +30,8 @@ import myservice
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
+from myservice import servers
 from myservice.db import migration
 from myservice.db import models
 from myservice.db.engine import engines
@@ -38,9 +40,7 @@ from myservice.db.sql import types
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.tests import base
-from myservice.tests import fixtures
 from myservice.tests import proxy
-from myservice.tests import servers
 
 VERSIONS = pathlib.Path(myservice.__file__).parent / 'db/migrations/versions'
 

@@ -21,12 +21,12 @@ from oslo_db import exception as db_exception
 from myservice import conf as options
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.engine import engines
 from myservice.db.engine.purpose import Purpose
 from myservice.tests import base
 from myservice.tests import factories
-from myservice.tests import fixtures
 from myservice.tests import proxy
 
 INSERT = sa.text(

@@ -13,10 +13,10 @@ from sqlalchemy import orm
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.tests import base
 from myservice.tests import factories
-from myservice.tests import fixtures
 
 VERSION = sa.select(models.Service.version)
 RAISE = sa.update(models.Service).values(version=models.Service.version + 1)

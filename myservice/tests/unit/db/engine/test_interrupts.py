@@ -16,11 +16,11 @@ from sqlalchemy import event
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db import operation
 from myservice.tests import base
 from myservice.tests import factories
-from myservice.tests import fixtures
 from myservice.tests import interrupts
 from myservice.tests import proxy
 

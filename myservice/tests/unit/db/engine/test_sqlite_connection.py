@@ -22,12 +22,12 @@ from sqlalchemy import orm
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.engine import fair_lock
 from myservice.db.engine import sqlite_connection
 from myservice.tests import base
 from myservice.tests import factories
-from myservice.tests import fixtures
 
 INSERT = sa.text(
     'INSERT INTO operations (id, attempt, created_at) '

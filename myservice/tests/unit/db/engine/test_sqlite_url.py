@@ -18,11 +18,11 @@ from myservice import conf as options
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.engine import sqlite
 from myservice.db.engine import sqlite_url
 from myservice.tests import base
-from myservice.tests import fixtures
 
 # Each, with a file in place of {}, and what is said.
 REFUSED = {

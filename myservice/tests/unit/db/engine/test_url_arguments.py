@@ -11,8 +11,8 @@ from oslo_config import cfg
 from myservice import conf as options
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.tests import base
-from myservice.tests import fixtures
 
 PYMYSQL = 'mysql+pymysql://nobody@127.0.0.1:1/x'
 PSYCOPG = 'postgresql+psycopg://nobody@127.0.0.1:1/x'

@@ -12,9 +12,9 @@ from sqlalchemy import orm
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db.quotas import counters
 from myservice.tests import base
-from myservice.tests import fixtures
 
 
 class Base(orm.DeclarativeBase):

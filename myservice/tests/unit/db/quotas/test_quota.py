@@ -5,8 +5,8 @@ from typing import Any
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.tests import base
-from myservice.tests import fixtures
 
 FUNCTIONS = ('create', 'get', 'get_all', 'update', 'destroy')
 

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.agent import process as myservice_agent
 from myservice.db import models
 from myservice.tests import base
-from myservice.tests import fixtures
 
 # What operators write, and what they leave out.
 LIMITS: list[dict[str, int]] = [

@@ -23,10 +23,10 @@ from hypothesis import strategies
 
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.quotas import counters
 from myservice.tests import base
-from myservice.tests import fixtures
 
 Key = tuple[str, str]
 Refusal = (

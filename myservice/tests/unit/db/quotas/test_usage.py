@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.quotas import counters
 from myservice.tests import factories
-from myservice.tests import fixtures
 from myservice.tests.unit.db.quotas import test_quota
 
 SERVICES = models.Service.__table__

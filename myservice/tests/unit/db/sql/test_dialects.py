@@ -14,6 +14,7 @@ from myservice import conf as options
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice import fixtures
 from myservice.db import models
 from myservice.db.resources import acquire
 from myservice.db.resources import listing
@@ -21,7 +22,6 @@ from myservice.db.sql import dialects
 from myservice.tests import base
 from myservice.tests import calls
 from myservice.tests import factories
-from myservice.tests import fixtures
 
 SPELLINGS = {
     'sqlite': ('sqlite+pysqlite', 'SQLite'),

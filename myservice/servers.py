@@ -2,7 +2,7 @@
 
 As fixtures they serve one test. As a program they serve a whole run::
 
-    python -m myservice.tests.servers mariadb -- stestr run
+    python -m myservice.servers mariadb -- stestr run
 
 starts a server, gives its URL to the command in MYSERVICE_TEST_CONNECTION,
 stops the server and exits as the command did.

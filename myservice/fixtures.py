@@ -1,4 +1,4 @@
-"""Fixtures for tests of myservice, and of what is built on it.
+"""Fixtures for tests of myservice, and of what is built on it; public.
 
 ``Database`` gives a test an empty database with all tables, in milliseconds::
 
@@ -8,6 +8,8 @@
             self.useFixture(fixtures.Database())
 
 It is a SQLite file, unless MYSERVICE_TEST_CONNECTION names a server.
+``MariaDB``, ``PostgreSQL`` and ``PgBouncer`` are private servers on loopback,
+which have to be installed. All of them need the extra ``test``.
 """
 
 import functools
@@ -22,12 +24,24 @@ from oslo_config import cfg
 
 from myservice import conf as options
 from myservice import db
+from myservice import servers
 from myservice.db import models
 from myservice.db.engine import engines
 from myservice.db.engine.purpose import Purpose
 from myservice.db.quotas import counters
 from myservice.db.sql import dialects
-from myservice.tests import servers
+from myservice.servers import MariaDB
+from myservice.servers import PgBouncer
+from myservice.servers import PostgreSQL
+
+__all__ = [
+    'Database',
+    'MariaDB',
+    'OtherDatabase',
+    'PgBouncer',
+    'PostgreSQL',
+    'QuotaCounters',
+]
 
 
 class Database(fixtures.Fixture):
