@@ -24,6 +24,7 @@ from myservice.db.query import lookup
 from myservice.db.resources import release
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 
@@ -65,10 +66,6 @@ _UPDATE = (
     sa.update(_TABLE)
     .where(_TABLE.c.id == sa.bindparam('service_id'), service_rows.LIVING)
     .values(updated_at=clock.utcnow())
-)
-_DELETED = sa.select(_TABLE.c.id).where(
-    _TABLE.c.id == sa.bindparam('service_id'),
-    _TABLE.c.deleted == sa.bindparam('operation'),
 )
 _MINIMUM_VERSION = sa.select(
     sa.func.coalesce(sa.func.min(_TABLE.c.version), 0)
@@ -130,13 +127,7 @@ def service_register(
         return cast(Service, row)
 
 
-def _service_created(
-    context: RequestContext, values: Any, *, session: AnySession
-) -> Service:
-    return _service_get(context, session.operation.id, session=session)
-
-
-@retry_on_failure(settle=_service_created)
+@retry_on_failure(settle=trace_in(_TABLE.c.id, ServiceRow))
 def service_create(
     context: RequestContext, values: Mapping[str, Any]
 ) -> Service:
@@ -370,19 +361,7 @@ def service_get_minimum_version(context: RequestContext, binary: str) -> int:
         return int(session.scalar(_MINIMUM_VERSION, {'binary': binary}))
 
 
-def _service_destroyed(
-    context: RequestContext,
-    service_id: str,
-    force: bool = False,
-    *,
-    session: AnySession,
-) -> None:
-    trace = {'service_id': service_id, 'operation': session.operation.id}
-    if session.execute(_DELETED, trace).first() is None:
-        raise exception.ServiceNotFound(service_id=service_id)
-
-
-@retry_on_failure(settle=_service_destroyed)
+@retry_on_failure(settle=trace_in(_TABLE.c.deleted))
 def service_destroy(
     context: RequestContext, service_id: str, force: bool = False
 ) -> None:

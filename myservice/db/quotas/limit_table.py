@@ -60,11 +60,6 @@ class Limits(Generic[R]):
                 deleted=sa.bindparam('operation'), deleted_at=clock.utcnow()
             )
         )
-        self._destroyed = sa.select(self._table.c.id).where(
-            self._table.c[owner] == sa.bindparam('of_owner'),
-            self._table.c.resource == sa.bindparam('of_resource'),
-            self._table.c.deleted == sa.bindparam('operation'),
-        )
 
     def _by_owner(self, update: Any) -> Any:
         # MariaDB locks the limits that a reserve reads, by this index. From a
@@ -89,12 +84,6 @@ class Limits(Generic[R]):
             'no', self._row_class, {'id': row_id}, session=session
         )
         return cast(R, row)
-
-    def created(self, owner: str, resource: str, *, session: AnySession) -> R:
-        """Return the row that an earlier attempt of create() has inserted."""
-        key = {'id': session.operation.id}
-        row = lookup.get('yes', self._row_class, key, session=session)
-        return cast(R, row or self._missing(owner, resource))
 
     def get(
         self,
@@ -161,15 +150,6 @@ class Limits(Generic[R]):
             session=session,
             operation=session.operation.id,
         )
-
-    def destroyed(
-        self, owner: str, resource: str, *, session: AnySession
-    ) -> None:
-        """Return if an earlier attempt of destroy() was successful."""
-        key = {'of_owner': owner, 'of_resource': resource}
-        trace = key | {'operation': session.operation.id}
-        if session.execute(self._destroyed, trace).first() is None:
-            self._missing(owner, resource)
 
     def _execute(
         self,

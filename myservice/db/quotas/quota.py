@@ -19,9 +19,10 @@ from myservice.db.query import listing
 from myservice.db.quotas import limit_table
 from myservice.db.quotas import limits
 from myservice.db.transaction.retry import retry_on_failure
-from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
+_TABLE: Any = Quota.__table__
 _LISTING = listing.Listing(
     QuotaRow,
     filters=('project_id', 'resource'),
@@ -43,18 +44,7 @@ _LIMITS: limit_table.Limits[Quota] = limit_table.Limits(
 )
 
 
-def _quota_created(
-    context: RequestContext,
-    project_id: str,
-    resource: str,
-    limit: int,
-    *,
-    session: AnySession,
-) -> Quota:
-    return _LIMITS.created(project_id, resource, session=session)
-
-
-@retry_on_failure(settle=_quota_created)
+@retry_on_failure(settle=trace_in(_TABLE.c.id, QuotaRow))
 def quota_create(
     context: RequestContext, project_id: str, resource: str, limit: int
 ) -> Quota:
@@ -197,17 +187,7 @@ def quota_set(
         _LIMITS.set(project_id, resource, limit, session=session)
 
 
-def _quota_destroyed(
-    context: RequestContext,
-    project_id: str,
-    resource: str,
-    *,
-    session: AnySession,
-) -> None:
-    _LIMITS.destroyed(project_id, resource, session=session)
-
-
-@retry_on_failure(settle=_quota_destroyed)
+@retry_on_failure(settle=trace_in(_TABLE.c.deleted))
 def quota_destroy(
     context: RequestContext, project_id: str, resource: str
 ) -> None:

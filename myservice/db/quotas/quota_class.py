@@ -17,9 +17,10 @@ from myservice.db.query import listing
 from myservice.db.quotas import limit_table
 from myservice.db.quotas import limits
 from myservice.db.transaction.retry import retry_on_failure
-from myservice.db.transaction.session import AnySession
+from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
+_TABLE: Any = QuotaClass.__table__
 _LISTING = listing.Listing(
     QuotaClassRow,
     filters=('class_name', 'resource'),
@@ -40,18 +41,7 @@ _LIMITS: limit_table.Limits[QuotaClass] = limit_table.Limits(
 )
 
 
-def _quota_class_created(
-    context: RequestContext,
-    class_name: str,
-    resource: str,
-    limit: int,
-    *,
-    session: AnySession,
-) -> QuotaClass:
-    return _LIMITS.created(class_name, resource, session=session)
-
-
-@retry_on_failure(settle=_quota_class_created)
+@retry_on_failure(settle=trace_in(_TABLE.c.id, QuotaClassRow))
 def quota_class_create(
     context: RequestContext, class_name: str, resource: str, limit: int
 ) -> QuotaClass:
@@ -183,17 +173,7 @@ def quota_class_set(
         _LIMITS.set(class_name, resource, limit, session=session)
 
 
-def _quota_class_destroyed(
-    context: RequestContext,
-    class_name: str,
-    resource: str,
-    *,
-    session: AnySession,
-) -> None:
-    _LIMITS.destroyed(class_name, resource, session=session)
-
-
-@retry_on_failure(settle=_quota_class_destroyed)
+@retry_on_failure(settle=trace_in(_TABLE.c.deleted))
 def quota_class_destroy(
     context: RequestContext, class_name: str, resource: str
 ) -> None:

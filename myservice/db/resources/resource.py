@@ -30,6 +30,7 @@ from myservice.db.resources import listing
 from myservice.db.resources.fencing import Claim
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
+from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import undo_on_refusal
@@ -51,15 +52,7 @@ counters.register(
 )
 
 
-def _resource_created(
-    context: RequestContext, values: Any, *, session: AnySession
-) -> Resource:
-    return access.get(
-        context.with_deleted('yes'), session.operation.id, session=session
-    )
-
-
-@retry_on_failure(settle=_resource_created)
+@retry_on_failure(settle=trace_in(_TABLE.c.id, ResourceRow))
 def resource_create(
     context: RequestContext, values: Mapping[str, Any]
 ) -> Resource:
@@ -203,22 +196,7 @@ def resource_update(
             raise _conflict(row, expected)
 
 
-def _resource_destroyed(
-    context: RequestContext,
-    resource_id: str,
-    claim: Any = None,
-    force: bool = False,
-    *,
-    session: AnySession,
-) -> None:
-    row = access.get(
-        context.with_deleted('only'), resource_id, session=session
-    )
-    if row.deleted != session.operation.id:
-        raise row.not_found()
-
-
-@retry_on_failure(settle=_resource_destroyed)
+@retry_on_failure(settle=trace_in(_TABLE.c.deleted))
 def resource_destroy(
     context: RequestContext,
     resource_id: str,

@@ -34,8 +34,10 @@ from myservice.context import RequestContext
 from myservice.context import check_context
 from myservice.db import models
 from myservice.db import operation
+from myservice.db.rows import Row
 from myservice.db.transaction import attempts
 from myservice.db.transaction import statistics
+from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import open_transaction
 from myservice.db.transaction.session import transaction
@@ -98,6 +100,29 @@ def retry_on_failure(
         return attempts.Attempts(new_operation(), attempt, find_trace).run()
 
     return call
+
+
+def trace_in(
+    column: Any, row_class: type[Row] | None = None
+) -> Callable[..., Any]:
+    """Return the settle of a call that leaves its uuid in a column.
+
+    :param column: where the operation's uuid is left; it begins a key or an
+        index
+    :param row_class: the class of the row that the call returns; None if the
+        call returns nothing
+    """
+    columns = (column,) if row_class is None else row_class.columns
+    trace = sa.select(*columns).where(column == sa.bindparam('operation'))
+
+    def settle(*_: Any, session: AnySession, **__: Any) -> Any:
+        operation_id = {'operation': session.operation.id}
+        row = session.execute(trace, operation_id).first()
+        if row is None:
+            raise exception.NotFound()
+        return None if row_class is None else row_class(row)
+
+    return settle
 
 
 def in_batches(function: F) -> F:
