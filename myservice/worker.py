@@ -87,16 +87,17 @@ def load(conf: cfg.ConfigOpts) -> Worker:
     name = conf.agent.worker
     known = sorted(metadata.entry_points(group=GROUP).names)
     if name not in known:
-        raise _invalid(
-            f'there is no worker {name!r}, only {", ".join(known) or "none"}'
+        raise exception.InvalidInput(
+            field='[agent] worker',
+            reason=f'there is no worker {name!r}, only '
+            f'{", ".join(known) or "none"}',
         )
     try:
         found: Any = driver.DriverManager(GROUP, name).driver
     except (ImportError, stevedore_exception.NoUniqueMatch) as error:
-        raise _invalid(f'worker {name!r} cannot be loaded: {error}') from error
+        raise exception.InvalidInput(
+            field='[agent] worker',
+            reason=f'worker {name!r} cannot be loaded: {error}',
+        ) from error
     worker: Worker = found(conf)
     return worker
-
-
-def _invalid(reason: str) -> exception.InvalidInput:
-    return exception.InvalidInput(field='[agent] worker', reason=reason)

@@ -101,14 +101,16 @@ def _parsed(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition('=')
         if not equals:
-            raise _invalid(f'{pair!r:.100} is not of the form KEY=VALUE')
+            raise exception.InvalidInput(
+                field='metadata',
+                reason=f'{pair!r:.100} is not of the form KEY=VALUE',
+            )
         if metadata.setdefault(key, value) != value:
-            raise _invalid(f'{key!r:.100} cannot have two values at once')
+            raise exception.InvalidInput(
+                field='metadata',
+                reason=f'{key!r:.100} cannot have two values at once',
+            )
     return metadata
-
-
-def _invalid(reason: str) -> exception.InvalidInput:
-    return exception.InvalidInput(field='metadata', reason=reason)
 
 
 def _with_details(

@@ -39,12 +39,12 @@ def check_values(
     check_dict('values', values)
     for field in required:
         if field not in values:
-            raise _invalid(field, 'it is required')
+            raise invalid(field, 'it is required')
     if not values:
-        raise _invalid('values', 'there is nothing to set')
+        raise invalid('values', 'there is nothing to set')
     for field, value in values.items():
         if field not in settable:
-            raise _invalid(
+            raise invalid(
                 str(field),
                 f'it cannot be set here, only {", ".join(sorted(settable))}',
             )
@@ -59,7 +59,7 @@ def check_dict(field: str, value: Any) -> None:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(value, Mapping):
-        raise _invalid(field, f'{shown(value)} is not a dict')
+        raise invalid(field, f'{shown(value)} is not a dict')
 
 
 def check_value(column: Any, value: Any, field: str | None = None) -> None:
@@ -73,7 +73,7 @@ def check_value(column: Any, value: Any, field: str | None = None) -> None:
     field = field or column.key
     if value is None:
         if not getattr(column, 'nullable', False):
-            raise _invalid(field, 'it cannot be None')
+            raise invalid(field, 'it cannot be None')
         return
     python_type = column.type.python_type
     if type(value) is not python_type:
@@ -83,9 +83,9 @@ def check_value(column: Any, value: Any, field: str | None = None) -> None:
     elif python_type is int:
         largest = _LARGEST[type(column.type)]
         if not -largest - 1 <= value <= largest:
-            raise _invalid(field, f'{shown(value)} is out of range')
+            raise invalid(field, f'{shown(value)} is out of range')
     elif python_type is datetime.datetime and value.tzinfo is not None:
-        raise _invalid(field, 'it has a time zone; times are naive UTC')
+        raise invalid(field, 'it has a time zone; times are naive UTC')
 
 
 def check_text(field: str, value: Any, length: int | None = None) -> None:
@@ -99,16 +99,16 @@ def check_text(field: str, value: Any, length: int | None = None) -> None:
     if type(value) is not str:
         raise _wrong_type(field, value, str)
     if length is not None and len(value) > length:
-        raise _invalid(
+        raise invalid(
             field,
             f'it has {len(value)} characters, and at most {length} fit',
         )
     if '\0' in value:
-        raise _invalid(field, 'it contains a NUL character')
+        raise invalid(field, 'it contains a NUL character')
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise _invalid(field, f'it cannot be encoded: {error}') from error
+        raise invalid(field, f'it cannot be encoded: {error}') from error
 
 
 def check_name(field: str, value: Any) -> None:
@@ -120,7 +120,7 @@ def check_name(field: str, value: Any) -> None:
     """
     check_text(field, value, _LONGEST_NAME)
     if not value:
-        raise _invalid(field, 'it is empty')
+        raise invalid(field, 'it is empty')
 
 
 def check_whole(
@@ -135,9 +135,9 @@ def check_whole(
     :raises InvalidInput: when it is something else
     """
     if type(value) is not int or value < least:
-        raise _invalid(field, f'{shown(value)} is no number from {least} on')
+        raise invalid(field, f'{shown(value)} is no number from {least} on')
     if value > most:
-        raise _invalid(field, f'it is above {most}')
+        raise invalid(field, f'it is above {most}')
 
 
 def check_bool(field: str, value: Any) -> None:
@@ -182,7 +182,7 @@ def check_beats(field: str, values: Any) -> dict[str, int | None]:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(values, list | tuple | set | frozenset):
-        raise _invalid(field, f'{shown(values)} is not a list')
+        raise invalid(field, f'{shown(values)} is not a list')
     beats: dict[str, int | None] = {}
     for value in values:
         pair = isinstance(value, tuple) and len(value) == 2
@@ -204,10 +204,10 @@ def check_seconds(field: str, value: Any) -> None:
     if value is None:
         return
     if type(value) not in (int, float):
-        raise _invalid(field, f'{shown(value)} is not a number')
+        raise invalid(field, f'{shown(value)} is not a number')
     # A number that is none is not between them either.
     if not 0 <= value < _HUNDRED_YEARS:
-        raise _invalid(field, 'it is not between 0 and a hundred years')
+        raise invalid(field, 'it is not between 0 and a hundred years')
 
 
 def check_expiry(field: str, value: Any) -> None:
@@ -228,12 +228,12 @@ def check_expiry(field: str, value: Any) -> None:
     if type(value) is datetime.timedelta:
         value = value.total_seconds()
     if type(value) not in (int, float):
-        raise _invalid(
+        raise invalid(
             field, f'{shown(value)} is no number, timedelta or datetime'
         )
     # A number that is none is not below it either.
     if not abs(value) < _HUNDRED_YEARS:
-        raise _invalid(field, 'it is more than a hundred years away')
+        raise invalid(field, 'it is more than a hundred years away')
 
 
 def check_texts(field: str, values: Any) -> None:
@@ -244,7 +244,7 @@ def check_texts(field: str, values: Any) -> None:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(values, list | tuple | set | frozenset):
-        raise _invalid(field, f'{shown(values)} is not a list')
+        raise invalid(field, f'{shown(values)} is not a list')
     for value in values:
         check_text(field, value)
 
@@ -265,7 +265,7 @@ def check_one_or_more(field: str, values: Any) -> list[str]:
 def _wrong_type(
     field: str, value: Any, wanted: type
 ) -> exception.InvalidInput:
-    return _invalid(field, f'{shown(value)} is not of type {wanted.__name__}')
+    return invalid(field, f'{shown(value)} is not of type {wanted.__name__}')
 
 
 def shown(value: Any) -> str:
@@ -280,5 +280,10 @@ def shown(value: Any) -> str:
         return f'this {type(value).__name__}'
 
 
-def _invalid(field: str, reason: str) -> exception.InvalidInput:
+def invalid(field: str, reason: str) -> exception.InvalidInput:
+    """Return the error that refuses an argument.
+
+    :param field: what to call the argument
+    :param reason: what is wrong with it
+    """
     return exception.InvalidInput(field=field, reason=reason)

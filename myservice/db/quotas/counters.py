@@ -22,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
-from myservice import exception
+from myservice.db import validation
 from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.transaction.session import AnySession
@@ -65,24 +65,26 @@ def check_statement(statement: Any) -> None:
     :raises InvalidInput: when it is something else
     """
     if not isinstance(statement, sa.SelectBase):
-        raise _invalid(f'{statement!r:.100} is no SELECT of SQLAlchemy')
+        raise validation.invalid(
+            'statement', f'{statement!r:.100} is no SELECT of SQLAlchemy'
+        )
     columns = list(statement.selected_columns)
     if len(columns) != 1 or columns[0].type.python_type not in _NUMBERS:
-        raise _invalid('it does not select one number')
+        raise validation.invalid('statement', 'it does not select one number')
     open_parameters = {
         part.key
         for part in visitors.iterate(statement)
         if isinstance(part, sa.BindParameter) and part.required
     }
     if PROJECT.key not in open_parameters:
-        raise _invalid('db.api.PROJECT is in none of its conditions')
+        raise validation.invalid(
+            'statement', 'db.api.PROJECT is in none of its conditions'
+        )
     if len(open_parameters) > 1:
         others = sorted(open_parameters - {PROJECT.key})
-        raise _invalid(f'nobody would give its parameters {others}')
-
-
-def _invalid(reason: str) -> exception.InvalidInput:
-    return exception.InvalidInput(field='statement', reason=reason)
+        raise validation.invalid(
+            'statement', f'nobody would give its parameters {others}'
+        )
 
 
 def counter(resource: str) -> Any:

@@ -380,7 +380,7 @@ class TestLongLists(base.TestCase):
         for path in (ROOT / 'db').rglob('*.py'):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call) or not re.search(
-                    '_invalid$|InvalidInput$', ast.unparse(node.func)
+                    r'\b_?invalid$|InvalidInput$', ast.unparse(node.func)
                 ):
                     continue
                 for part in ast.walk(node):
