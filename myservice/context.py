@@ -1,4 +1,4 @@
-"""RequestContext: who asks, what he may see, and the transaction he is in."""
+"""RequestContext: the caller, what they may see, and their transaction."""
 
 import copy
 import weakref
@@ -18,23 +18,24 @@ ReadDeleted = Literal['no', 'yes', 'only']
 class TransactionSlot:
     """Holds the transaction that the calls of a context join, if one is open.
 
-    The slot, not the transaction, is what a context and its ``elevated()``
-    copies share: whoever opens the transaction, all of them join it.
+    A context and its ``elevated()`` copies share the slot, not the
+    transaction: whichever of them opens a transaction, all of them join it.
     """
 
     def __init__(self) -> None:
         self.transaction: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'TransactionSlot':
-        # A transaction belongs to one thread of control; a deep copy is made
-        # to be handed to another.
+        # A transaction belongs to one thread of control; a deep copy is for
+        # another thread.
         return TransactionSlot()
 
 
 class _Slots:
     """The slots of a context and of its copies, one for each database.
 
-    Those of engines that are gone go with them, however long a context lives.
+    The slot of an engine is dropped with the engine, even if the context lives
+    on.
     """
 
     def __init__(self) -> None:
@@ -53,24 +54,24 @@ class _Slots:
         return self._of_engines.setdefault(engines, TransactionSlot())
 
 
-# What is of this process, and is not pickled.
+# These belong to this process, so they are not pickled.
 _LEFT_BEHIND = ('engines', '_slots', 'transaction_slot')
 
 
 class RequestContext(context.RequestContext):
     """The caller of the database API.
 
-    A context is like a session: one for each thread of control. It can be
-    pickled, for a queue of tasks to carry it: who asks and what they may see
-    goes along, their transaction and what ``using()`` has named stay behind.
+    Like a session, a context belongs to one thread of control. It can be
+    pickled, for a queue of tasks: the user and their rights are pickled, the
+    transaction and the engines of ``using()`` are not.
 
-    :param user_id: who asks
+    :param user_id: the user who makes the call
     :param project_id: the project whose rows the caller sees
     :param is_admin: whether the caller is an administrator
     :param read_deleted: which rows reads return: 'no' (living ones), 'yes'
         (also soft-deleted ones) or 'only' (soft-deleted ones)
-    :param kwargs: what oslo.context's RequestContext takes, by keyword
-    :raises InvalidInput: when read_deleted is none of the three
+    :param kwargs: other keyword arguments of oslo.context's RequestContext
+    :raises InvalidInput: when read_deleted is not one of the three
     """
 
     FROM_DICT_EXTRA_KEYS = ['read_deleted']
@@ -125,17 +126,17 @@ class RequestContext(context.RequestContext):
 
     def update_store(self) -> None:
         """Become the thread's context, unless told not to."""
-        # oslo.context does it all the same where the thread has none yet.
+        # oslo.context does it anyway if the thread has no context yet.
         if self._overwrite:
             super().update_store()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **kwargs: Any) -> Self:
-        """Return the context that ``to_dict`` has made a dict of."""
+        """Return the context from a dict that ``to_dict`` made."""
         return super().from_dict({'read_deleted': 'no'} | values, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as a dict; an open transaction stays here."""
+        """Return the attributes as a dict, without an open transaction."""
         return super().to_dict() | {'read_deleted': self.read_deleted}
 
     def with_deleted(self, read_deleted: ReadDeleted) -> Self:
@@ -143,17 +144,17 @@ class RequestContext(context.RequestContext):
 
         :param read_deleted: as for the constructor
         :returns: the copy; this context stays as it is
-        :raises InvalidInput: when read_deleted is none of the three
+        :raises InvalidInput: when read_deleted is not one of the three
         """
         other = copy.copy(self)
         other.read_deleted = _check_read_deleted(read_deleted)
         return other
 
     def stale(self) -> Self:
-        """Return a copy for which rows that are out of date will do.
+        """Return a copy that accepts out-of-date rows.
 
-        Its reads go to ``[database] slave_connection``, if there is one;
-        except inside of an open transaction, which reads what it has written.
+        Its reads go to ``[database] slave_connection``, if there is one. In an
+        open transaction, reads go to the primary, so that they see its writes.
         All other contexts read from the primary.
 
         :returns: the copy, in the same transaction; this context stays as it
@@ -164,20 +165,20 @@ class RequestContext(context.RequestContext):
         return other
 
     def using(self, engines: Any) -> Self:
-        """Return a copy whose calls go to the database of other engines.
+        """Return a copy whose calls go to another database.
 
-        A transaction is one of one database: that of this context and that of
-        the copy know nothing of each other. Copies for the same engines join
-        the same one. A dict that ``to_dict`` has made says nothing of engines.
+        A transaction belongs to one database, so this context and the copy
+        have separate transactions. Copies for the same engines share one.
+        ``to_dict`` does not include the engines.
 
-        :param engines: a ``db.api.Engines``; None is the configured ones
+        :param engines: a ``db.api.Engines``; None means the configured ones
         :returns: the copy; this context stays as it is
         :raises InvalidInput: when engines is something else
         """
         if engines is not None and not hasattr(engines, 'get_engine'):
             raise exception.InvalidInput(
                 field='engines',
-                reason=f'{engines!r:.100} is no db.api.Engines',
+                reason=f'{engines!r:.100} is not a db.api.Engines',
             )
         other = copy.copy(self)
         other.engines = engines
@@ -189,7 +190,7 @@ class RequestContext(context.RequestContext):
 
         :param read_deleted: as for the constructor; None keeps it
         :returns: the copy; this context stays as it is
-        :raises InvalidInput: when read_deleted is none of the three
+        :raises InvalidInput: when read_deleted is not one of the three
         """
         elevated = self.with_deleted(read_deleted or self.read_deleted)
         elevated.is_admin = True
@@ -200,8 +201,8 @@ def get_admin_context(read_deleted: ReadDeleted = 'no') -> RequestContext:
     """Return a new administrator's context without user or project.
 
     :param read_deleted: as for RequestContext
-    :returns: a context of its own; making one is cheap
-    :raises InvalidInput: when read_deleted is none of the three
+    :returns: a new context; making one is cheap
+    :raises InvalidInput: when read_deleted is not one of the three
     """
     return RequestContext(
         is_admin=True, read_deleted=read_deleted, overwrite=False
@@ -209,12 +210,12 @@ def get_admin_context(read_deleted: ReadDeleted = 'no') -> RequestContext:
 
 
 def require_admin(context: RequestContext, function: str) -> None:
-    """Refuse a caller who is no administrator.
+    """Refuse a caller who is not an administrator.
 
     :param context: the caller
-    :param function: what he called, for the message
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when context is no RequestContext
+    :param function: the function that was called, for the message
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when context is not a RequestContext
     """
     check_context(context)
     if not context.is_admin:
@@ -226,14 +227,14 @@ def require_admin(context: RequestContext, function: str) -> None:
 def require_project(
     context: RequestContext, project_id: str | None, function: str
 ) -> str:
-    """Refuse a caller who is neither of a project nor an administrator.
+    """Refuse a caller who is neither in a project nor an administrator.
 
     :param context: the caller
-    :param project_id: the project; None is that of the context
-    :param function: what he called, for the message
+    :param project_id: the project; None means that of the context
+    :param function: the function that was called, for the message
     :returns: the project
-    :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when no project is named, or context is no
+    :raises ProjectForbidden: when the caller is in another project
+    :raises InvalidInput: when there is no project, or context is not a
         RequestContext
     """
     check_context(context)
@@ -243,8 +244,8 @@ def require_project(
     if type(asked) is not str or not asked:
         raise exception.InvalidInput(
             field='project_id',
-            reason=f'{asked!r:.100} is no project; the context has none '
-            f'either, or it would be taken',
+            reason=f'{asked!r:.100} is not a project: pass project_id, or '
+            f'use a context that has one',
         )
     if asked != context.project_id and not context.is_admin:
         raise exception.ProjectForbidden(
@@ -254,10 +255,10 @@ def require_project(
 
 
 def check_context(context: Any) -> None:
-    """Refuse what is no context.
+    """Refuse a value that is not a context.
 
     :param context: the caller
-    :raises InvalidInput: when context is no RequestContext
+    :raises InvalidInput: when context is not a RequestContext
     """
     if not isinstance(context, RequestContext):
         raise exception.InvalidInput(
@@ -270,6 +271,6 @@ def _check_read_deleted(value: str) -> ReadDeleted:
     if value not in ('no', 'yes', 'only'):
         raise exception.InvalidInput(
             field='read_deleted',
-            reason=f"{value!r} is none of 'no', 'yes' and 'only'",
+            reason=f"{value!r} is not one of 'no', 'yes' and 'only'",
         )
     return cast(ReadDeleted, value)

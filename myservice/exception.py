@@ -1,8 +1,9 @@
 """Every error that a caller can get, beside those of oslo_db.exception.
 
 A class declares its fields as annotations and its message as a template over
-them; callers raise with keywords and read the fields as attributes. Those
-have all that a list holds; a message says its first ten and how many more.
+them; callers raise with keywords and read the fields as attributes. The fields
+hold whole lists; a message shows the first ten values of a list and how many
+more there are.
 """
 
 import dataclasses
@@ -24,11 +25,11 @@ def listed(
     separator: str = ', ',
     text: Callable[[Any], str] = str,
 ) -> str:
-    """Return values as a text for a message: ten, and how many more.
+    """Return a text for a message: the first ten values, and how many more.
 
     :param values: a list, or the like
-    :param separator: what stands between them
-    :param text: what returns one of them as a text
+    :param separator: the text between two values
+    :param text: turns one value into a text
     """
     shown = [text(each) for each in itertools.islice(values, _SHOWN)]
     if len(values) > _SHOWN:
@@ -43,7 +44,7 @@ def _text(value: Any) -> Any:
 
 
 def _inner(value: Any) -> str:
-    """Return what a list or dict holds as a text, which is no list itself."""
+    """Return a value inside of a list or dict as a text."""
     if isinstance(value, Mapping):
         pairs = listed(
             value, text=lambda key: f'{key!r}: {_inner(value[key])}'
@@ -74,11 +75,11 @@ class MyServiceError(Exception):
 
 
 class NotFound(MyServiceError):
-    """What was asked for does not exist, or not for this caller."""
+    """The row does not exist, or this caller may not see it."""
 
 
 class Conflict(MyServiceError):
-    """The state of the database stands against the call."""
+    """The call does not fit the present state of the database."""
 
 
 class InvalidInput(MyServiceError):
@@ -109,14 +110,14 @@ class ProjectForbidden(Forbidden):
     """The call is for administrators, and for the project itself."""
 
     message = (
-        'User {user_id} may not call {function} for project {project_id}: '
-        'he is neither of this project nor an administrator.'
+        'User {user_id} may not call {function} for project {project_id}: the '
+        'user is neither in this project nor an administrator.'
     )
     project_id: str
 
 
 class MarkerNotFound(NotFound):
-    """The marker of a page is no row of this list."""
+    """The marker of a page is not a row of this list."""
 
     message = 'Marker {marker} could not be found.'
     marker: str
@@ -146,13 +147,13 @@ class ServiceExists(Conflict):
 
 
 class ServiceReplaced(Conflict):
-    """A registration of a service holds no longer: stop working for it."""
+    """A registration of a service is no longer valid: stop its work."""
 
     message = (
-        'Registration {registration} of service {service_id} holds no longer: '
-        'another process has registered as {binary} on host {host}, or it was '
-        'ended. Stop this process; if both are to run, give each a host or '
-        'binary of its own (myservice-agent: --host, --binary).'
+        'Registration {registration} of service {service_id} is no longer '
+        'valid: another process has registered as {binary} on host {host}, or '
+        'the registration was ended. Stop this process. To run both, give '
+        'each its own host or binary (myservice-agent: --host, --binary).'
     )
     service_id: str
     registration: int
@@ -161,14 +162,14 @@ class ServiceReplaced(Conflict):
 
 
 class ServiceAlive(Conflict):
-    """A process is registered as this service, and was seen of late."""
+    """A process is registered as this service, and was seen recently."""
 
     message = (
         'Another process runs as {binary} on host {host}: service '
         '{service_id}, registration {registration}, last seen at '
-        '{last_seen_at} UTC. Give this one a host or binary of its own '
+        '{last_seen_at} UTC. Give this process its own host or binary '
         '(myservice-agent: --host, --binary), or register without a condition '
-        'to replace the other (--replace).'
+        'to replace the other process (--replace).'
     )
     service_id: str
     registration: int
@@ -181,26 +182,26 @@ class ServiceInUse(Conflict):
     """A service holds claims, which would be lost with it."""
 
     message = (
-        'Service {service_id} holds {claims} claims. Release them, or destroy '
-        'it by force, which frees them.'
+        'Service {service_id} holds {claims} claims. Release them first, or '
+        'destroy the service by force, which frees them.'
     )
     service_id: str
     claims: int
 
 
 class ResourceNotFound(NotFound):
-    """No living resource of the caller has this id."""
+    """No living resource that the caller may see has this id."""
 
     message = 'Resource {resource_id} could not be found.'
     resource_id: str
 
 
 class ResourceConflict(Conflict):
-    """A resource is not as the caller expected; nothing was changed."""
+    """A resource is not in the expected state; nothing was changed."""
 
     message = (
-        'Resource {resource_id} is not as expected: expected {expected}, '
-        'actual {actual}.'
+        'Resource {resource_id} is not in the expected state: expected '
+        '{expected}, found {actual}.'
     )
     resource_id: str
     expected: dict[str, Any]
@@ -208,7 +209,7 @@ class ResourceConflict(Conflict):
 
 
 class ResourceClaimed(Conflict):
-    """A resource is held by a service."""
+    """A service holds the resource."""
 
     message = 'Resource {resource_id} is claimed by service {service_id}.'
     resource_id: str
@@ -216,18 +217,19 @@ class ResourceClaimed(Conflict):
 
 
 class ResourceNotClaimed(Conflict):
-    """A resource is held by nobody, so there is nothing to take away."""
+    """No service holds the resource, so there is no claim to release."""
 
-    message = 'Resource {resource_id} is claimed by no service.'
+    message = 'Resource {resource_id} is not claimed by any service.'
     resource_id: str
 
 
 class ClaimLost(Conflict):
-    """A claim holds no longer: it was released, or taken over."""
+    """A claim is no longer valid: it was released, or taken over."""
 
     message = (
-        'The claim of service {service_id} on resource {resource_id}, of '
-        'generation {generation}, holds no longer. Stop working on it.'
+        'The claim of service {service_id} on resource {resource_id}, '
+        'generation {generation}, is no longer valid. Stop working on the '
+        'resource.'
     )
     resource_id: str
     service_id: str
@@ -236,11 +238,11 @@ class ClaimLost(Conflict):
 
 
 class QuotaResourceUnknown(InvalidInput):
-    """A resource is none of those that have a quota."""
+    """There is no quota for this kind of resource."""
 
     message = (
-        'There is no quota for {unknown}; [quota] default_limits names the '
-        'resources that have one: {known}.'
+        'There is no quota for {unknown}. These have one: {known}; [quota] '
+        'default_limits names them.'
     )
     unknown: list[str]
     known: list[str]
@@ -279,9 +281,9 @@ class QuotaClassExists(Conflict):
 
 
 class OverQuota(Conflict):
-    """A reservation does not fit into the limits; nothing was reserved.
+    """A reservation would exceed a limit; nothing was reserved.
 
-    The dicts have the resources that are over, and only those.
+    The dicts have only the resources that are over their limit.
     """
 
     message = 'Project {project_id} is over quota: {explanation}.'
@@ -293,11 +295,11 @@ class OverQuota(Conflict):
 
 
 class QuotaUsageOverflow(Conflict):
-    """A counter cannot hold so much, limit or not; nothing was changed."""
+    """A usage would exceed what a counter can hold; nothing was changed."""
 
     message = (
         'The usage of {resource} in project {project_id} would exceed '
-        '{maximum}, which is the most that a counter holds.'
+        '{maximum}, the most that a counter can hold.'
     )
     project_id: str
     resource: str
@@ -305,59 +307,59 @@ class QuotaUsageOverflow(Conflict):
 
 
 class ReservationNotFound(NotFound):
-    """Reservations of this project do not exist, or no longer."""
+    """The project has no such reservations, or no longer has them."""
 
     message = (
         'Reservations {reservation_ids} could not be found in project '
-        '{project_id}: they were committed or rolled back, or never made.'
+        '{project_id}: they were committed, rolled back, or never made.'
     )
     project_id: str
     reservation_ids: list[str]
 
 
 class ReservationExpired(Conflict):
-    """Reservations were not committed in time, and are given back."""
+    """Reservations were not committed in time, so they were given back."""
 
     message = (
         'Reservations {reservation_ids} of project {project_id} have expired. '
-        'Reserve anew.'
+        'Reserve again.'
     )
     project_id: str
     reservation_ids: list[str]
 
 
 class SessionMisuse(MyServiceError):
-    """A session was asked for what its form does not allow."""
+    """A session was used in a way that its kind does not allow."""
 
 
 class WriteInReadOnly(SessionMisuse):
     """A read-only session was asked to write, or to lock rows."""
 
     message = (
-        'This session only reads, without locks, and refuses: {statement}. '
-        'Take get_session(context) to write.'
+        'This session only reads, without locks. It refused: {statement}. To '
+        'write, use get_session(context).'
     )
     statement: str
 
 
 class SecondWriteInAutocommit(SessionMisuse):
-    """An autocommit session was asked for a second write."""
+    """An autocommit session was asked to write a second time."""
 
     message = (
         'This session commits each statement by itself, so a second write '
-        'would not be atomic with the first and was not sent: {statement}. '
-        'Take get_session(context) for a transaction.'
+        'would not be atomic with the first. It was not sent: {statement}. '
+        'For a transaction, use get_session(context).'
     )
     statement: str
 
 
 class LockInAutocommit(SessionMisuse):
-    """An autocommit session was asked for a lock; nothing was sent."""
+    """An autocommit session was asked to lock rows; nothing was sent."""
 
     message = (
-        'This session commits each statement by itself, so it would not hold '
-        'the locks of this one, which was not sent: {statement}. Take '
-        'get_session(context) for a transaction.'
+        'This session commits each statement by itself, so it cannot keep the '
+        'locks of this statement. It was not sent: {statement}. For a '
+        'transaction, use get_session(context).'
     )
     statement: str
 
@@ -373,8 +375,8 @@ class TransactionInUse(SessionMisuse):
 
     message = (
         'This transaction or session belongs to {owner}, and was used from '
-        '{caller}. A context is like a session: one for each thread of '
-        'control. context.get_admin_context() makes a new one and is cheap.'
+        '{caller}. Like a session, a context belongs to one thread of '
+        'control. Make another one here: context.get_admin_context() is cheap.'
     )
     owner: str
     caller: str
@@ -385,9 +387,8 @@ class ForkedWhileBusy(SessionMisuse):
 
     message = (
         'Process {process} was forked while another thread of its parent was '
-        'in the middle of a statement of SQLite, which took longer than a '
-        'fork waits. SQLite could lose writes of this process: end it, and '
-        'fork anew.'
+        'executing a SQLite statement, which took longer than a fork waits. '
+        'SQLite could lose writes of this process: end it, and fork again.'
     )
     process: int
 
@@ -403,8 +404,8 @@ class TransactionEnded(MyServiceError):
     """The session of a transaction was used after its end."""
 
     message = (
-        'The transaction that this session was opened for has ended. Open '
-        'another one: db.api.transaction(context) or db.api.get_session().'
+        'The transaction of this session has ended. Open another one: '
+        'db.api.transaction(context) or db.api.get_session().'
     )
 
 
@@ -412,20 +413,21 @@ class CannotJoinHere(TransactionEnded):
     """An event listener made a call where the session cannot be used."""
 
     message = (
-        'This is called while the session begins or ends a transaction or a '
-        'savepoint, and cannot join it. Listen to before_flush, after_flush '
-        'or before_commit instead, where calls join.'
+        'This call was made while the session begins or ends a transaction or '
+        'a savepoint, so it cannot join the transaction. Listen to '
+        'before_flush, after_flush or before_commit instead: there, calls can '
+        'join.'
     )
 
 
 class NotTransactionOwner(SessionMisuse):
-    """A part of a shared transaction asked for its end."""
+    """A part of a shared transaction tried to end it."""
 
     message = (
-        'Refused: {what} would end a transaction that others share, which '
-        'only the block that opened it does. To undo a part, leave "with '
-        'db.api.savepoint(context):" by an exception; for a transaction of '
-        'its own, take transaction(context, independent=True).'
+        'Refused: {what} would end a transaction that others share; only the '
+        'block that opened it may end it. To undo a part, leave "with '
+        'db.api.savepoint(context):" by an exception. For a separate '
+        'transaction, use transaction(context, independent=True).'
     )
     what: str
 
@@ -435,7 +437,7 @@ class TransactionDoomed(MyServiceError):
 
     message = (
         'This transaction can only be rolled back, because a statement in it '
-        'failed: {reason}. What may fail belongs inside of "with '
+        'failed: {reason}. Put statements that may fail inside of "with '
         'db.api.savepoint(context):".'
     )
     reason: str
@@ -444,39 +446,40 @@ class TransactionDoomed(MyServiceError):
 class PartRolledBack(MyServiceError):
     """A part of a shared transaction called ``session.rollback()``."""
 
-    message = 'A part of it asked for a rollback.'
+    message = 'A part of the transaction asked for a rollback.'
 
 
 class NoTransaction(SessionMisuse):
-    """A savepoint was asked for where there is no transaction."""
+    """A savepoint needs a transaction, and there is none."""
 
     message = (
-        'There is no transaction to set a savepoint in. Open one by "with '
+        'A savepoint needs a transaction, and none is open. Open one by "with '
         'db.api.transaction(context):".'
     )
 
 
 class WouldWaitForItself(SessionMisuse):
-    """The caller's own thread holds what this call would wait for."""
+    """This call would wait for something that its own thread holds."""
 
     message = (
-        'This call would wait for its own thread, which holds {held}. End '
-        'that transaction first, or let the call join it: by its context.'
+        'This call would wait for ever, as its own thread holds {held}. End '
+        'that transaction first, or make the call join it: pass the context '
+        'of the transaction.'
     )
     held: str
 
 
 class CommitUnknown(MyServiceError):
-    """The connection was lost during COMMIT, and nobody can tell if it held.
+    """The connection was lost during COMMIT: it may have taken effect.
 
-    It happened once or not at all; it will not happen later. ``known`` says
-    what was seen, and ``operation`` is the uuid that the change would have
-    left behind.
+    The change happened once or not at all, and will not happen later.
+    ``known`` says what was found out. ``operation`` is the uuid that the
+    change would have stored. Read the row before you repeat the call.
     """
 
     message = (
         'It is unknown whether {function} (operation {operation}) took '
-        'effect: {known}.'
+        'effect: {known}. Read the row before you repeat the call.'
     )
     function: str
     operation: str
@@ -484,28 +487,28 @@ class CommitUnknown(MyServiceError):
 
 
 class ServerError(MyServiceError):
-    """The server could not do what it was asked; nothing was done."""
+    """The server could not execute a statement; nothing was done."""
 
-    message = 'The database server could not do it: {reason}'
+    message = 'The database server failed: {reason}'
     reason: str
 
 
 class ServerBusy(ServerError):
-    """The server takes no more connections now."""
+    """The server accepts no more connections at the moment."""
 
-    message = 'The database server takes no more connections: {reason}'
+    message = 'The database server accepts no more connections: {reason}'
 
 
 class ServerReadOnly(ServerError):
-    """The server does not write now, as after a failover."""
+    """The server is read-only at the moment, for example after a failover."""
 
-    message = 'The database server refuses to write: {reason}'
+    message = 'The database server is read-only: {reason}'
 
 
 class DatabaseReadOnly(ServerError):
-    """A file of SQLite can only be read; trying again does not help."""
+    """A SQLite file is read-only; a retry does not help."""
 
-    message = 'The database can only be read: {reason}'
+    message = 'The database is read-only: {reason}'
 
 
 class StatementInterrupted(ServerError):
@@ -521,10 +524,10 @@ class NoSpace(ServerError):
 
 
 class SchemaOutdated(ServerError):
-    """The tables are not there, or not those of this release."""
+    """The tables are missing, or are not those of this release."""
 
     message = (
-        'The tables are at revision {revision}, and those of this release at '
+        'The tables are at revision {revision}, but this release needs '
         '{head}: run myservice-manage db sync.'
     )
     revision: str
@@ -538,11 +541,11 @@ class NoTables(SchemaOutdated):
 
 
 class EncodingRefused(ServerError):
-    """A database of PostgreSQL cannot hold all of Unicode."""
+    """A PostgreSQL database cannot store all of Unicode."""
 
     message = (
-        'The encoding of database {database} is {encoding}, in which not all '
-        "text can be stored. It has to be made with ENCODING 'UTF8'."
+        'The encoding of database {database} is {encoding}, which cannot '
+        "store all text. Create the database with ENCODING 'UTF8'."
     )
     database: str
     encoding: str
@@ -552,9 +555,9 @@ class MigrationLocked(ServerError):
     """Another migration of this database did not end in time."""
 
     message = (
-        'Another migration of database {database} is under way: its lock '
-        '{lock} was not free within {seconds} seconds. It is held by '
-        'connection {holder} of the server.'
+        'Another migration of database {database} is running: its lock {lock} '
+        'was not free within {seconds} seconds. Connection {holder} of the '
+        'server holds the lock.'
     )
     database: str
     lock: str
@@ -563,9 +566,9 @@ class MigrationLocked(ServerError):
 
 
 class MigrationFailed(ServerError):
-    """A migration stopped. Where it stopped, the next one goes on."""
+    """A migration stopped. The next one continues from there."""
 
-    message = 'The migration was not done: {reason}'
+    message = 'The migration failed: {reason}'
 
 
 class ThreadFailed(MyServiceError):
@@ -577,12 +580,12 @@ class ThreadFailed(MyServiceError):
 
 
 class PoolTimeout(MyServiceError):
-    """All connections of the pool were in use for too long."""
+    """No connection of the pool became free in time."""
 
     message = (
-        'No database connection became free within {timeout} seconds: {held} '
-        'are held, which is the limit. Look for transactions that stay open, '
-        'or raise [database] max_pool_size or max_overflow.'
+        'No database connection became free within {timeout} seconds: all '
+        '{held} are in use. Look for transactions that stay open, or raise '
+        '[database] max_pool_size or max_overflow.'
     )
     timeout: float
     held: int

@@ -1,13 +1,13 @@
-"""Errors on their way to another process, and into copies.
+"""How errors are pickled and copied.
 
-Python makes an exception again by calling its class with its ``args``. Where
-the class takes something else, as those of oslo.db do, that fails, or loses
-the message. Here an exception is made again without ``__init__``, from its
-args and its attributes, the notes of ``add_note`` among them.
+Python rebuilds an exception by calling its class with its ``args``. If the
+class takes other arguments, as those of oslo.db do, that fails or loses the
+message. Here an exception is rebuilt without ``__init__``, from its args and
+its attributes, which include the notes of ``add_note``.
 
-A value that cannot be taken along (a driver's error that holds a connection,
-or one whose class cannot be called with its args) costs nobody the error: its
-text takes its place.
+Some values cannot be pickled: a driver's error that holds a connection, or one
+whose class cannot be called with its args. Their text replaces them, so the
+error itself is kept.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
-# An error may have errors in it, itself too: how deep we are.
+# The present depth: an error may contain errors, even itself.
 _depth: contextvars.ContextVar[int] = contextvars.ContextVar(
     'depth', default=0
 )
@@ -27,7 +27,7 @@ _DEEPEST = 5
 
 
 def reduced(plain: Any) -> tuple[Any, ...]:
-    """Return what pickle and copy make an exception again of.
+    """Return what pickle and copy rebuild an exception from.
 
     :param plain: what ``__reduce__`` of Python's exceptions returns
     """
@@ -41,7 +41,7 @@ def reduced(plain: Any) -> tuple[Any, ...]:
 
 
 def reduce_error(error: Exception) -> tuple[Any, ...]:
-    """Return the same for an exception of somebody else, for copyreg.
+    """Return the same for an exception of another library, for copyreg.
 
     :param error: the exception
     """
@@ -49,7 +49,7 @@ def reduce_error(error: Exception) -> tuple[Any, ...]:
 
 
 class _Carried:
-    """A value that may not be what can be pickled or copied."""
+    """A value that it may be impossible to pickle or to copy."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -58,7 +58,7 @@ class _Carried:
         try:
             return _Carried(_deeper(copy.deepcopy, self.value, memo))
         except Exception:
-            # What cannot be copied is shared, as by copy.copy().
+            # A value that cannot be copied is shared, as by copy.copy().
             return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,7 +90,7 @@ def _value(carried: Any) -> Any:
 
 
 def _unpack(packed: bytes | None, is_error: bool, text: str) -> Any:
-    # There may be no such class here, or it takes other arguments.
+    # The class may not exist here, or may take other arguments.
     with contextlib.suppress(Exception):
         if packed is not None:
             return pickle.loads(packed)  # noqa: S301 - it came with the error

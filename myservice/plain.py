@@ -1,9 +1,9 @@
-"""Plain values: those of Python's own types, and of no subclass of them.
+"""Plain values: those of Python's own types, not of their subclasses.
 
 A member of ``class State(str, Enum)`` is a text, and a numpy.int64 is a whole
-number, but a driver that goes by the type sends the name of one and knows
-nothing of the other. So what a caller gives is made plain once, before
-anything looks at it; what is checked afterwards is checked by its exact type.
+number. But drivers look at the exact type: they send the name of the member,
+and refuse the numpy.int64. So each argument is made plain once, before
+anything looks at it. Later checks are checks of the exact type.
 """
 
 import datetime
@@ -33,8 +33,8 @@ _PLAIN = frozenset(
 def plain(value: Any) -> Any:
     """Return a value, and what is in it, without its subclass.
 
-    :param value: anything; what stands for no value of Python's own types is
-        left as it is, for those who check to refuse
+    :param value: anything; a value that cannot be made plain is returned as it
+        is, and the checks of the caller refuse it
     """
     return value if type(value) in _PLAIN else convert(value)
 
@@ -42,10 +42,10 @@ def plain(value: Any) -> Any:
 def arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call, plain ones.
+    """Return the arguments of a call, made plain.
 
-    :param args: those by position
-    :param kwargs: those by name
+    :param args: the arguments by position
+    :param kwargs: the arguments by name
     :raises InvalidInput: when they are nested without end
     """
     if _PLAIN.issuperset(map(type, args[1:])) and not kwargs:
@@ -63,7 +63,7 @@ def arguments(
 
 @functools.singledispatch
 def convert(value: Any) -> Any:
-    """Return what a value stands for; others register their own classes."""
+    """Return the plain value of a value; others register their own classes."""
     try:
         return operator.index(value)
     except TypeError:
@@ -91,7 +91,7 @@ def _moment(value: datetime.datetime) -> datetime.datetime:
     try:
         return datetime.datetime(**parts, fold=value.fold)
     except (TypeError, ValueError):
-        # The NaT of pandas says that it is one.
+        # The NaT of pandas is a datetime by its class, but has no numbers.
         return value
 
 
@@ -123,7 +123,7 @@ def _several(value: Any) -> Any:
 
 @convert.register
 def _tuple(value: tuple) -> tuple[Any, ...]:  # type: ignore[type-arg]
-    # A named tuple is what its name says.
+    # A named tuple keeps its class.
     make: Any = getattr(type(value), '_make', tuple)
     made: tuple[Any, ...] = make(map(plain, value))
     return made

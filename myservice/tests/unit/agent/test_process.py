@@ -611,11 +611,11 @@ class TestProgram(AgentTestCase):
         self.assertEqual(1, first.wait(60))
         self.assert_last_line(
             first,
-            f'myservice-agent: Registration 1 of service {self.get().id} '
-            'holds no longer: another process has registered as b1 on host '
-            'h1, or it was ended. Stop this process; if both are to run, give '
-            'each a host or binary of its own (myservice-agent: --host, '
-            '--binary).',
+            f'myservice-agent: Registration 1 of service {self.get().id} is '
+            'no longer valid: another process has registered as b1 on host '
+            'h1, or the registration was ended. Stop this process. To run '
+            'both, give each its own host or binary (myservice-agent: '
+            '--host, --binary).',
         )
         self.wait_for_a_beat()
         self.assertIsNone(second.poll())

@@ -561,7 +561,7 @@ class TestWithoutTables(ManageTestCase, test_migration.MigrationTestCase):
         self.configure(f'connection = {self.empty()}')
         for expected in (
             'There are no tables: run myservice-manage db sync.',
-            'The tables are at revision 0001, and those of this release at '
+            'The tables are at revision 0001, but this release needs '
             f'{migration.head()}: run myservice-manage db sync.',
         ):
             code, out, err = self.run_it('db', 'check', '--json')

@@ -17,8 +17,8 @@ from myservice.tests import factories
 from myservice.tests.unit.cmd import test_manage
 
 UNKNOWN_RESOURCE = (
-    'There is no quota for nonsense; [quota] default_limits names the '
-    'resources that have one: gigabytes, resources.'
+    'There is no quota for nonsense. These have one: gigabytes, resources; '
+    '[quota] default_limits names them.'
 )
 DEFAULTS = {
     'resources': {'limit': 100, 'source': 'default_limits'},
@@ -112,7 +112,9 @@ class TestShow(QuotaTestCase):
         self.assertEqual(-1, self.quota('show', 'p1')['gigabytes']['limit'])
 
     def test_a_project_without_a_name_is_refused(self) -> None:
-        self.assertIn("'' is no project", self.refused(2, 'quota', 'show', ''))
+        self.assertIn(
+            "'' is not a project", self.refused(2, 'quota', 'show', '')
+        )
 
 
 class TestSet(QuotaTestCase):
@@ -376,8 +378,7 @@ class TestCheck(QuotaTestCase):
         for project_id, name in (('p1', 'tapes'), ('p2', 'disks')):
             self.reserve(project_id, **{name: 1})
         said = (
-            'Nobody counts these here, so what is in use of them is not '
-            'compared: {}\n'
+            'These have no counter here, so their usage is not compared: {}\n'
         )
         for options in ((), ('--json',)):
             for arguments, names in (
@@ -484,7 +485,7 @@ class TestSync(QuotaTestCase):
         self.drift('p1', 8)
         for arguments in ((), ('p1', '--all')):
             self.assertEqual(
-                'Invalid input for projects: name some, or say --all, and not '
+                'Invalid input for projects: name projects or pass --all, not '
                 'both.',
                 self.refused(2, 'quota', 'sync', *arguments),
             )

@@ -525,7 +525,7 @@ class TestRelease(ResourceTestCase):
         before = self.get(made)
         for more in ((), ('--json',)):
             self.assertEqual(
-                f'Resource {made} is claimed by no service.',
+                f'Resource {made} is not claimed by any service.',
                 self.refused(1, 'resource', 'release', made, *more),
             )
         self.assertEqual(dict(before), dict(self.get(made)))

@@ -170,7 +170,7 @@ class TestFiles(ProgramTestCase):
             self.assert_one_line(
                 done.stderr,
                 f'myservice-{program}: Invalid input for {self.config}: it is '
-                'no text: ',
+                'not a text file: ',
             )
 
 

@@ -214,7 +214,7 @@ class TestPool(EngineTestCase):
         error = self.assertRaises(exception.PoolTimeout, self.connect)
         self.assertTrue(0.9 < time.monotonic() - started < 5)
         self.assertEqual((1, 3), (error.timeout, error.held))
-        self.assertIn('seconds: 3 are held, which is the limit', str(error))
+        self.assertIn('seconds: all 3 are in use', str(error))
 
     def test_a_waiter_gets_what_another_one_gives_back(self) -> None:
         self.database.configure(

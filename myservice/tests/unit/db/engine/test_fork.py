@@ -490,7 +490,7 @@ class TestSqlite(ForkTestCase):
         connection.close()
         self.assertEqual('ForkedWhileBusy', name)
         self.assertEqual('ForkedWhileBusy', name_there)
-        self.assertIn('fork anew', message)
+        self.assertIn('fork again', message)
 
     def test_nothing_is_in_the_file_before_commit(self) -> None:
         # A child that closes what it has inherited would undo it.

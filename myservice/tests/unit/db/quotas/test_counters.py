@@ -274,8 +274,8 @@ class TestUncounted(CounterTestCase):
         difference = {'snapshots': {'in_use': {'recorded': 4, 'counted': 2}}}
         self.assertEqual(difference, db.api.quota_usage_check(self.user))
         said = (
-            'Nobody counts these here, so what is in use of them is not '
-            'compared: snapshots\n'
+            'These have no counter here, so their usage is not compared: '
+            'snapshots\n'
         )
         for arguments in (('check',), ('check', 'p'), ('sync', '--all')):
             self.assertEqual((0, {}, said), self.manage(*arguments))
