@@ -1,4 +1,4 @@
-"""The threads of an agent: none of them ends without a word."""
+"""The threads of an agent: none of them fails without a message."""
 
 import logging
 import threading
@@ -11,10 +11,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Guard:
-    """Starts threads, and says when one of them has failed.
+    """Starts threads, and reports when one of them has failed.
 
-    Who waits for the end of the process would otherwise wait on while it does
-    only a part of its work.
+    Otherwise the process would go on with only a part of its work, and nobody
+    would notice.
 
     :param on_failure: called in the thread that has failed
     """
@@ -31,7 +31,7 @@ class Guard:
 
         :param name: the name of the thread
         :param target: what it runs
-        :param args: what that is called with
+        :param args: its arguments
         :returns: the thread
         """
         thread = threading.Thread(
@@ -52,7 +52,7 @@ class Guard:
         name = threading.current_thread().name
         try:
             target(*args)
-        # SystemExit would end the thread, and nothing but the thread.
+        # SystemExit would only end the thread.
         except BaseException as error:
             self.failure = self.failure or exception.ThreadFailed(
                 thread=name, reason=f'{type(error).__name__}: {error}'

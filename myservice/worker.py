@@ -22,7 +22,7 @@ GROUP = 'myservice.workers'
 
 
 class Interrupted(Exception):
-    """The work is not done, and is to be done later: by whoever claims it."""
+    """The work is not done; whoever claims the resource does it later."""
 
 
 class Worker(Protocol):
@@ -40,19 +40,19 @@ class Worker(Protocol):
     ) -> Mapping[str, Any] | None:
         """Work on a resource.
 
-        What it does outside of the database may be done again, by another
-        agent, when this one is believed dead: make it harmless, or let
-        whoever is changed by it refuse a lower generation of the claim.
-        What it writes into the database goes under the claim.
+        What it does outside of the database may be repeated by another agent,
+        if this one is believed dead. Make a repetition harmless, or let the
+        other side refuse a lower generation of the claim. What it writes into
+        the database, it writes under the claim.
 
         :param context: an administrator's context, of this thread
         :param resource: the row
-        :param claim: under which it works
-        :param stopped: set when the agent ends: give up soon
-        :returns: what resource_update is to write, as {'status': …}; None is
-            as good as Interrupted
-        :raises Interrupted: when the work is not done; the resource stays
-            as it is. With any other error its status becomes 'error'
+        :param claim: the claim under which it works
+        :param stopped: is set when the agent ends: then give up soon
+        :returns: the values for resource_update, as {'status': …}; None means
+            the same as Interrupted
+        :raises Interrupted: when the work is not done; the resource stays as
+            it is. Any other error sets its status to 'error'
         """
 
 
@@ -82,7 +82,7 @@ def load(conf: cfg.ConfigOpts) -> Worker:
     """Return a new worker of the kind that the configuration names.
 
     :param conf: the configuration
-    :raises InvalidInput: when there is none of this name, or it is broken
+    :raises InvalidInput: when no worker has this name, or it cannot be loaded
     """
     name = conf.agent.worker
     known = sorted(metadata.entry_points(group=GROUP).names)

@@ -1,1 +1,1 @@
-"""The agent: a process that is a service, works, and cleans up."""
+"""The agent: a process that registers as a service, works, and cleans up."""

@@ -1,4 +1,4 @@
-"""Periodic tasks: what a process does beside its work, every so often."""
+"""Periodic tasks: what a process does at intervals, beside its work."""
 
 import logging
 import threading
@@ -15,12 +15,12 @@ Task = Callable[[context.RequestContext], object]
 
 
 class PeriodicTasks:
-    """Runs tasks in a thread of its own, so that none delays a heartbeat.
+    """Runs tasks in a separate thread, so that none delays a heartbeat.
 
-    A task whose database is away is left for its next time.
+    A task that cannot reach the database is tried again after its interval.
 
-    :param tasks: (what returns the seconds between two times, the task),
-        which is called with an administrator's context
+    :param tasks: pairs of a function that returns the interval in seconds, and
+        a task, which is called with an administrator's context
     :param guard: starts the thread
     :param name: the name of the thread
     """
@@ -38,16 +38,16 @@ class PeriodicTasks:
         self._woken = threading.Event()
 
     def start(self) -> None:
-        """Begin; each task comes first after its own interval."""
+        """Begin; each task runs first after its own interval."""
         self._guard.start(self._name, self._run)
 
     def stop(self) -> None:
-        """Begin no other task; what runs now ends with the process."""
+        """Start no other task; one that runs now ends with the process."""
         self._is_stopped = True
         self._woken.set()
 
     def wake(self) -> None:
-        """Look at the intervals anew."""
+        """Read the intervals again."""
         self._woken.set()
 
     def _run(self) -> None:
@@ -73,5 +73,5 @@ class PeriodicTasks:
         except db.api.DATABASE_ERRORS as error:
             LOG.warning('%s failed: %s', name, str(error).partition('\n')[0])
         except Exception:
-            # A thread would end here without a word.
+            # Otherwise the thread would end here.
             LOG.exception('%s failed', name)

@@ -1,4 +1,4 @@
-"""The agent: a process that registers as a service, lives, and works."""
+"""The agent: a process that registers, sends heartbeats, and works."""
 
 import contextlib
 import logging
@@ -18,40 +18,40 @@ from myservice.agent import worker_pool
 
 LOG = logging.getLogger(__name__)
 
-# A beat may be late by one interval and a half before anyone is alarmed.
+# A heartbeat may be late by one interval and a half without an alarm.
 _SAFE_RATIO = 2.5
 
-# How long one that lives may be silent: so many intervals, and seconds.
+# How long a living process may be silent: 1.5 intervals and one second.
 _LATE_RATIO = 1.5
 _LATE_SECONDS = 1
 
-# How often what no retry asks for any more is cleared away, in seconds.
+# Seconds between two purges of rows that no retry needs any more.
 _PURGE_INTERVAL = 3600
 
 
 class SignalEvent:
     """An event that the handler of a signal may set, also during a wait.
 
-    ``threading.Event`` has a lock, which the thread that the handler has
-    interrupted may hold: it would wait for ever. So does who asks a
-    ``SimpleQueue`` for what comes within microseconds, where CPython finds
-    that they are over.
+    ``threading.Event`` has a lock. The interrupted thread may hold it, and
+    then the handler would wait for ever. ``SimpleQueue`` is not safe either:
+    if its timeout is microseconds, and CPython finds that they are over, it
+    waits for ever.
     """
 
     def __init__(self) -> None:
         self._is_set = False
-        # Free while there is news.
+        # Free while there is something new to see.
         self._news = threading.Lock()
         self._news.acquire()
 
     def set(self) -> None:
-        """Let one thread that waits go on, and none wait any more."""
+        """Wake one waiting thread; from now on, no thread waits."""
         self._is_set = True
         self.wake()
 
     def wake(self) -> None:
-        """Let one thread that waits, or waits next, go on."""
-        # There may be news already.
+        """Wake the thread that waits, or else the one that waits next."""
+        # The lock may be free already.
         with contextlib.suppress(RuntimeError):
             self._news.release()
 
@@ -60,9 +60,9 @@ class SignalEvent:
         return self._is_set
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is set, or somebody wakes who waits.
+        """Wait until it is set, or until wake() is called.
 
-        :param timeout: how many seconds at most
+        :param timeout: at most this many seconds
         :returns: whether it is set
         """
         if not self._is_set:
@@ -71,13 +71,13 @@ class SignalEvent:
 
 
 class Agent:
-    """Registers a service, beats and works, and ends when told.
+    """Registers a service, sends heartbeats, works, and ends when told.
 
     :param conf: the configuration
     :param values: what it registers with: host, binary, topic, …
-    :param replace: whether it takes the place of one that lives
+    :param replace: whether it replaces a process that lives
     :param reload: reads the configuration again
-    :raises InvalidInput: when there is no such worker as [agent] worker
+    :raises InvalidInput: when the worker of [agent] worker does not exist
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Agent:
             ],
             self._guard,
         )
-        # Beside the others: while one of them takes long, dead services
-        # would keep what they have claimed.
+        # In its own thread: while another task takes long, dead services would
+        # keep their claims.
         self._take_over = periodic.PeriodicTasks(
             [(lambda: conf.agent.take_over_interval, _take_over)],
             self._guard,
@@ -121,19 +121,20 @@ class Agent:
         return float(self._conf.report_interval)
 
     def stop(self) -> None:
-        """Let run() return, as soon as the workers have given up."""
+        """Make run() return, as soon as the workers have given up."""
         self._stopped.set()
 
     def reload(self) -> None:
-        """Let run() read the configuration again, soon."""
+        """Make run() read the configuration again, soon."""
         self._is_to_reload = True
         self._stopped.wake()
 
     def run(self) -> None:
-        """Register, then beat and work until stop(), or until it has to end.
+        """Register, then work until stop() or a failure, sending heartbeats.
 
-        A database that goes away is waited for; at the start, where it is
-        likelier that the configuration is wrong, its error is raised.
+        If the database goes away later, the agent waits for it. If it is away
+        at the start, its error is raised, as a wrong configuration is
+        likelier.
 
         :raises InvalidInput: when [quota] default_limits cannot be used
         :raises ServiceAlive: when another process is registered, and lives
@@ -154,10 +155,10 @@ class Agent:
         self._live(service)
         self._unregister(service)
         self._guard.check()
-        LOG.info('Service %s stops, as it was told.', service.id)
+        LOG.info('Service %s stops, as requested.', service.id)
 
     def _look_at_configuration(self) -> None:
-        # Whoever reads them logs them.
+        # To read the limits is enough: that logs what is wrong with them.
         db.api.quota_get_defaults(self._context)
         if self._conf.down_time < _SAFE_RATIO * self._interval:
             LOG.warning(
@@ -182,7 +183,7 @@ class Agent:
             tasks.wake()
 
     def _live(self, service: Any) -> None:
-        """Beat and work until stop(), and until the workers have given up.
+        """Work until stop(), and until the workers have given up.
 
         :param service: the service, as it was registered
         """
@@ -193,7 +194,7 @@ class Agent:
         try:
             self._beat_until(self._stopped.wait, service)
             self._work.stop()
-            # It lives as long as it holds claims.
+            # Send heartbeats as long as it holds claims.
             self._beat_until(self._work.wait, service)
         except exception.ServiceNotFound:
             LOG.error(
@@ -211,13 +212,13 @@ class Agent:
             self._periodic_tasks.stop()
 
     def _register(self) -> Any:
-        """Register, but in the place of no process that lives.
+        """Register, unless a living process is registered.
 
-        One that was killed may have beaten a moment ago. Only a beat to come
-        tells a living one from it, and is waited for.
+        A process that was killed may have sent a heartbeat a moment ago. Only
+        another heartbeat shows that a process lives, so wait for one.
 
         :returns: the service; None when stop() came first
-        :raises ServiceAlive: when there is one that lives
+        :raises ServiceAlive: when another process lives
         """
         if self._replace:
             return db.api.service_register(self._context, self._values)
@@ -231,7 +232,7 @@ class Agent:
                 )
             except exception.ServiceAlive as alive:
                 beats = last_seen_at not in (None, alive.last_seen_at)
-                # A clock that was set back would be waited for too long.
+                # If the clock was set back, the wait would be too long.
                 if beats or time.monotonic() > give_up:
                     raise
                 if last_seen_at is None:
@@ -241,7 +242,7 @@ class Agent:
         return None
 
     def _unregister(self, service: Any) -> None:
-        """Let others know at once that it ends; they would find out."""
+        """Tell others at once that it ends; else they notice it later."""
         try:
             db.api.service_unregister(
                 self._context, service.id, service.registration
@@ -258,10 +259,11 @@ class Agent:
             )
 
     def _beat_until(self, over: Callable[[float], bool], service: Any) -> None:
-        """Beat until something is over.
+        """Send heartbeats until something is over.
 
-        :param over: waits for it so many seconds, and returns whether it is
-        :param service: the service that lives, as it was registered
+        :param over: waits for it at most the given seconds, and returns
+            whether it is over
+        :param service: the service, as it was registered
         """
         reached = True
         while not over(self._next_beat - time.monotonic()):
@@ -290,7 +292,7 @@ class Agent:
 def _log_wait(alive: exception.ServiceAlive, seconds: float) -> None:
     LOG.warning(
         'Service %s, %s on host %s, was last seen at %s UTC: waiting up to %s '
-        'seconds for it to beat again, or to be known to be dead.',
+        'seconds for a heartbeat, without which it counts as dead.',
         alive.service_id,
         alive.binary,
         alive.host,

@@ -1,4 +1,4 @@
-"""The work of an agent: resources are claimed, worked on, and given back."""
+"""The work of an agent: it claims resources, works on them, frees them."""
 
 import logging
 import random
@@ -19,13 +19,13 @@ from myservice import worker
 
 LOG = logging.getLogger(__name__)
 
-# How long workers may take to give up, in seconds.
+# Seconds that workers have to give up.
 _GRACE = 10
 
-# What a worker gets that is too late.
+# The errors that a worker gets when it is too late.
 _REFUSALS = (exception.ClaimLost, exception.ResourceNotFound)
 
-# With these it is the database that has failed, and not the worker.
+# With these errors the database has failed, and not the worker.
 _NO_FAULT_OF_THE_WORKER = (
     db_exception.DBConnectionError,
     db_exception.DBDeadlock,
@@ -36,13 +36,13 @@ _NO_FAULT_OF_THE_WORKER = (
 
 
 class Work:
-    """Works on what is requested, in [agent] concurrency threads.
+    """Works on requested resources, in [agent] concurrency threads.
 
-    :param conf: the configuration, of which [agent] counts here
-    :param make: called with conf, returns the worker; by default it is the
+    :param conf: the configuration; [agent] is used
+    :param make: called with conf, returns the worker; the default makes the
         one that [agent] worker names
     :param guard: starts the threads
-    :raises InvalidInput: when there is no such worker
+    :raises InvalidInput: when the worker does not exist
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Work:
         self._end_of_grace = float('inf')
         self._threads: list[threading.Thread] = []
         self._registration: int | None = None
-        # Whoever holds it may compare what is held with the database. Only
-        # the threads of _run do, one call deep: no handler of a signal, which
-        # the main thread runs, and no finalizer.
+        # A thread takes it to compare the held claims with the database. Only
+        # the threads of _run take it, and never twice: no signal handler,
+        # which runs in the main thread, and no finalizer.
         self._claiming = threading.Lock()
         self._held: set[db.api.Claim] = set()
         self._in_doubt = False
@@ -69,7 +69,7 @@ class Work:
         """Begin.
 
         :param service_id: the service that claims
-        :param registration: that of this process; None is any
+        :param registration: that of this process; None means any
         """
         self._registration = registration
         self._threads = [
@@ -78,16 +78,16 @@ class Work:
         ]
 
     def stop(self) -> None:
-        """Begin no other work, and tell the workers to give up."""
+        """Start no other work, and tell the workers to give up."""
         if not self._stopped.is_set():
             self._end_of_grace = time.monotonic() + _GRACE
             self._stopped.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all threads have ended, or are waited for no longer.
+        """Wait until all threads have ended, or their time to give up is over.
 
         :param seconds: how long at most
-        :returns: whether that is so
+        :returns: whether one of these is the case
         """
         until = min(time.monotonic() + seconds, self._end_of_grace)
         for thread in self._threads:
@@ -96,13 +96,13 @@ class Work:
         return not alive or time.monotonic() >= self._end_of_grace
 
     def end(self) -> None:
-        """Stop, wait, and give back what a worker does not let go of."""
+        """Stop, wait, and release the claims of workers that do not end."""
         self.stop()
         self.wait(_GRACE)
         for claim in sorted(self._held):
             LOG.warning(
-                'Resource %s, generation %s: the worker does not end, and '
-                'the claim is given back without it.',
+                'Resource %s, generation %s: the worker does not end, so its '
+                'claim is released.',
                 claim.resource_id,
                 claim.generation,
             )
@@ -110,8 +110,8 @@ class Work:
                 _give_back(context.get_admin_context(), claim)
             except db.api.DATABASE_ERRORS as error:
                 LOG.warning(
-                    'No claim can be given back now; others take them over '
-                    'when this service is down: %s',
+                    'Claims cannot be released now; they are freed when this '
+                    'service counts as down: %s',
                     _first_line(error),
                 )
                 return
@@ -122,8 +122,8 @@ class Work:
             try:
                 done = self._work_once(ctx, service_id)
             except (exception.ServiceNotFound, exception.ServiceReplaced):
-                # The heartbeat finds that, too, and ends the process. What
-                # other threads have claimed is lost already.
+                # The heartbeat notices that, too, and ends the process. The
+                # claims of the other threads are lost already.
                 LOG.warning('Service %s is gone: no more work.', service_id)
                 self.stop()
                 return
@@ -131,7 +131,7 @@ class Work:
                 LOG.warning('Looking for work failed: %s', _first_line(error))
                 done = False
             except Exception:
-                # A thread would end here without a word.
+                # Otherwise the thread would end here.
                 LOG.exception('Looking for work failed')
                 done = False
             if not done:
@@ -144,7 +144,7 @@ class Work:
     def _work_once(self, ctx: context.RequestContext, service_id: str) -> bool:
         """Claim one resource, if there is one, and work on it.
 
-        :returns: whether it makes sense to look for the next one at once
+        :returns: whether to look for the next one at once
         """
         with self._claiming:
             claims = self._claim(ctx, service_id)
@@ -177,14 +177,15 @@ class Work:
     def _free_unknown_claims(
         self, ctx: context.RequestContext, service_id: str
     ) -> None:
-        """Free what this service holds, and none of its threads works on.
+        """Free the claims of this service that none of its threads works on.
 
-        Nobody else would: the service lives. What it holds is that of this
-        process as long as its registration holds, which a beat makes sure of
+        Nobody else frees them, as the service lives. They belong to this
+        process as long as its registration is valid. A heartbeat ensures that
         until the end of the transaction.
         """
         self._in_doubt = False
-        # Before it is read: what ends meanwhile is none of these.
+        # Copied before the read, so that work that ends meanwhile is not
+        # freed.
         held = set(self._held)
         try:
             with db.api.transaction(ctx):
@@ -242,7 +243,7 @@ class Work:
                 claim.resource_id,
                 _first_line(error),
             )
-        # SystemExit would end the thread, and nothing but the thread.
+        # SystemExit would only end the thread.
         except (Exception, SystemExit):
             LOG.exception('Resource %s: the worker failed', claim.resource_id)
             return {'status': 'error'}
@@ -275,10 +276,10 @@ class Work:
     def _insist(
         self, write: Callable[..., None], *args: Any, **kwargs: Any
     ) -> None:
-        """Write, and again while the database is in trouble, until stopped.
+        """Write, and repeat the write while the database fails, until stopped.
 
-        The result of the work would be lost otherwise. One that may have
-        been written is written again: under one claim that is the same.
+        Otherwise the result of the work would be lost. A write whose result is
+        unknown is repeated, too: under the same claim that does no harm.
         """
         while True:
             try:
@@ -287,7 +288,7 @@ class Work:
                 if self._stopped.is_set():
                     raise
                 LOG.warning(
-                    'A write failed, and is repeated: %s', _first_line(error)
+                    'A write failed and is repeated: %s', _first_line(error)
                 )
             self._pause()
 
@@ -299,7 +300,7 @@ def _give_back(ctx: context.RequestContext, claim: db.api.Claim) -> None:
         refusal = error
     else:
         return
-    # Here, as oslo.log appends the error to what is logged where it is caught.
+    # Logged here, as oslo.log appends the caught error inside of "except".
     _log_refusal(claim, refusal)
 
 

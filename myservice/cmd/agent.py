@@ -36,8 +36,8 @@ _VALUES = [
 _REPLACE = cfg.BoolOpt(
     'replace',
     default=False,
-    help='Register even while another process runs as this host and binary, '
-    'and let that one stop. Without it, this one refuses to start.',
+    help='Register even if another process runs with this host and binary; '
+    'that one then stops. Without it, this one refuses to start.',
 )
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def register(conf: cfg.ConfigOpts) -> None:
         log.register_options(conf)
-        # It says each connection that it opens or closes.
+        # It logs each connection that it opens or closes.
         quiet = ['myservice.db.engine.pools.Pool=WARN']
         log.set_defaults(
             default_log_levels=log.get_default_log_levels() + quiet
@@ -56,11 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         conf = common.start(PROGRAM, argv, register)
         log.setup(conf, 'myservice')
-        # Else each line that cannot be logged would be a traceback.
+        # Otherwise each line that cannot be logged would print a traceback.
         logging.raiseExceptions = False
 
         def limit_retries() -> None:
-            # A beat is not tried for longer than until the next one is due.
+            # A heartbeat is not retried after the next one is due.
             conf.set_default(
                 'db_retry_deadline', conf.service.report_interval, 'database'
             )
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             process.run()
         finally:
-            # Of the log, which nobody may read, nothing is an answer.
+            # Nobody has to read the log, so an error of writing it is ignored.
             terminal.discard(sys.stdout)
 
     return common.run(PROGRAM, body)

@@ -1,8 +1,8 @@
-"""What the programs share: their start, and how they report failure.
+"""What the programs share: how they start, and how they report failure.
 
-Exit codes: 0 it was done; 1 it was refused, or the answer is no; 2 the
-command line, the configuration or the database is at fault, or the answer
-cannot be written; 130 interrupted; 141 nobody reads the answer.
+Exit codes: 0 done; 1 refused, or the answer is no; 2 the command line, the
+configuration or the database is at fault, or the answer cannot be written; 130
+interrupted; 141 nobody reads the answer.
 """
 
 import logging
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 DONE, REFUSED, UNUSABLE = range(3)
 
-# As shells say it of a program that a signal has ended.
+# As shells report a program that a signal has ended.
 INTERRUPTED = 128 + signal.SIGINT
 UNREAD = 128 + signal.SIGPIPE
 
@@ -39,12 +39,12 @@ def start(
     argv: list[str] | None,
     register: Callable[[cfg.ConfigOpts], None],
 ) -> cfg.ConfigOpts:
-    """Read command line and configuration files, for the database too.
+    """Read the command line and files, and configure the database.
 
     :param program: the name of the program
     :param argv: its arguments; None takes those of the process
-    :param register: registers what the program alone has of options
-    :returns: the configuration, the program's own
+    :param register: registers the options that only this program has
+    :returns: the configuration of the program
     """
     conf = _read(program, argv, register)
     db.api.configure(conf)
@@ -57,17 +57,18 @@ def reload(
     argv: list[str] | None,
     register: Callable[[cfg.ConfigOpts], None],
 ) -> None:
-    """Read the configuration files again; what is mutable has new values.
+    """Read the configuration files again; mutable options get new values.
 
-    What cannot be used is logged, and all stays as it was.
+    If the files cannot be used, that is logged and nothing changes.
 
-    :param conf: what start() has returned
+    :param conf: the configuration that start() returned
     :param program: as for start()
     :param argv: as for start()
     :param register: as for start()
     """
     try:
-        # A wrong value would be found when it has taken the place of another.
+        # First into another object: else a wrong value would be in use already
+        # when it is found.
         _read(program, argv, register)
         conf.mutate_config_files()
     except _CONFIGURATION_ERRORS as error:
@@ -75,7 +76,7 @@ def reload(
     else:
         LOG.info('The configuration was read again.')
         return
-    # Here, as oslo.log appends the error to what is logged where it is caught.
+    # Logged here, as oslo.log appends the caught error inside of "except".
     LOG.error('The configuration stays as it was: %s', reason)
 
 
@@ -96,7 +97,7 @@ def _read(
         )
     except UnicodeDecodeError as error:
         raise exception.InvalidInput(
-            field=_file_in(error), reason=f'it is no text: {error}'
+            field=_file_in(error), reason=f'it is not a text file: {error}'
         ) from error
     options.check(conf)
     return conf
@@ -125,7 +126,7 @@ def run(program: str, body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Who reads has read enough.
+        # The reader has read enough.
         terminal.discard(sys.stdout)
         return UNREAD
     except OSError as error:
@@ -140,7 +141,7 @@ def run(program: str, body: Callable[[], int | None]) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """Return in one line what is wrong."""
+    """Return one line that says what is wrong."""
     text = str(error)
     if isinstance(error, cfg.ConfigFileParseError):
         return _place(error)
@@ -158,7 +159,7 @@ def describe(error: BaseException) -> str:
 
 
 def _place(error: cfg.ConfigFileParseError) -> str:
-    # The line itself may have a password in it.
+    # The line itself is not shown: it may contain a password.
     cause: Any = error.__context__
     line = getattr(cause, 'lineno', '?')
     what = getattr(cause, 'msg', 'it cannot be read')
@@ -168,7 +169,7 @@ def _place(error: cfg.ConfigFileParseError) -> str:
 def _cannot_open_file(error: BaseException) -> bool:
     cause = getattr(error, 'inner_exception', None)
     code = getattr(getattr(cause, 'orig', None), 'sqlite_errorcode', 0)
-    # The low byte is the code; the rest says which kind of it.
+    # The low byte is the code; the rest is its subtype.
     return bool(code & 0xFF == sqlite3.SQLITE_CANTOPEN)
 
 

@@ -1,6 +1,6 @@
 """myservice-manage: the command line of operators.
 
-What one command alone needs, as alembic, it imports by itself: the others, and
+A command imports by itself what only it needs, as alembic. So the others, and
 --help, start in two thirds of the time.
 """
 
@@ -38,7 +38,7 @@ def db_version(arguments: Any) -> None:
 
 
 def db_check(arguments: Any) -> int:
-    """Compare the tables with the models; exit code 1 where they differ."""
+    """Compare the tables with the models; exit code 1 if they differ."""
     from myservice.db import migration
 
     difference = migration.check()
@@ -49,7 +49,7 @@ def db_check(arguments: Any) -> int:
 
 
 def db_revision(arguments: Any) -> None:
-    """Write a migration from what the models are ahead by (developers)."""
+    """Write a migration from the tables to the models (for developers)."""
     from myservice.db import migration
 
     output.result(arguments, script=migration.revision(arguments.message))
@@ -92,8 +92,8 @@ def _register(conf: cfg.ConfigOpts) -> None:
     command = cfg.SubCommandOpt(
         'command',
         title='groups of commands',
-        description='Options of the whole program, as --config-file, stand '
-        'before the group. ' + parsers.CODES,
+        description='Options of the whole program, such as --config-file, '
+        'come before the group. ' + parsers.CODES,
         handler=add_parsers,
     )
     debug = cfg.BoolOpt(
@@ -110,10 +110,9 @@ def main(argv: list[str] | None = None) -> int:
         if conf.debug:
             logging.basicConfig(level=logging.DEBUG)
         else:
-            # What libraries warn of comes again in the one line at the end.
+            # The line at the end repeats what libraries warn about.
             logging.getLogger().addHandler(logging.NullHandler())
-        # Who types a command would rather hear at once that there is no
-        # server than see it retried.
+        # An operator wants to hear at once that there is no server.
         conf.set_default('db_max_retries', 2, group='database')
         code: int | None = conf.command.function(conf.command)
         return code

@@ -1,4 +1,4 @@
-"""myservice-manage quota: what projects may have, and what they have."""
+"""myservice-manage quota: limits of projects, and what they use."""
 
 import argparse
 import itertools
@@ -19,7 +19,7 @@ from myservice.cmd import parsers
 _UNLIMITED = -1
 _UNLIMITED_WORD = 'unlimited'
 
-# So many projects are named by the database at once.
+# The database is asked for this many projects at once.
 _PAGE = 100
 
 # Project to resource to column to recorded and counted.
@@ -27,7 +27,7 @@ _Differences = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
 def quota_show(arguments: Any) -> None:
-    """Show what a project may have, has and has reserved."""
+    """Show the limits of a project, its usage and its reservations."""
     usages = db.api.quota_usage_get_all(
         context.get_admin_context(), arguments.project_id
     )
@@ -49,7 +49,7 @@ def quota_show(arguments: Any) -> None:
 
 
 def quota_set(arguments: Any) -> None:
-    """Give a project a limit of its own, or change it."""
+    """Give a project its own limit, or change it."""
     project_id, limit = arguments.project_id, _parsed(arguments.limit)
     admin = context.get_admin_context()
     db.api.quota_set(admin, project_id, arguments.resource, limit)
@@ -57,7 +57,7 @@ def quota_set(arguments: Any) -> None:
 
 
 def quota_unset(arguments: Any) -> None:
-    """Take from a project its own limit; that of the class counts again."""
+    """Remove a project's own limit; the limit of the class applies again."""
     admin = context.get_admin_context()
     project_id = arguments.project_id
     db.api.quota_destroy(admin, project_id, arguments.resource)
@@ -67,7 +67,7 @@ def quota_unset(arguments: Any) -> None:
 
 
 def quota_class_show(arguments: Any) -> None:
-    """Show the limits of a quota class, and the defaults that it leaves."""
+    """Show the limits of a quota class, and the defaults for the others."""
     limits = _limits_of_class(arguments)
     if arguments.json:
         output.print_json(limits)
@@ -90,7 +90,7 @@ def quota_class_set(arguments: Any) -> None:
 
 
 def quota_class_unset(arguments: Any) -> None:
-    """Take a limit from a quota class; [quota] default_limits counts."""
+    """Remove a limit of a quota class; [quota] default_limits applies."""
     admin = context.get_admin_context()
     db.api.quota_class_destroy(admin, arguments.class_name, arguments.resource)
     limit = db.api.quota_get_defaults(admin).get(arguments.resource)
@@ -98,7 +98,7 @@ def quota_class_unset(arguments: Any) -> None:
 
 
 def quota_check(arguments: Any) -> int:
-    """Compare usages with what there is; exit code 1 where they differ."""
+    """Compare usages with what exists; exit code 1 if they differ."""
     differences: _Differences = {}
     _compare(arguments, db.api.quota_usage_check, differences)
     _tell_differences(arguments, differences)
@@ -107,16 +107,16 @@ def quota_check(arguments: Any) -> int:
 
 
 def quota_sync(arguments: Any) -> None:
-    """Set usages to what there is, and say what differed."""
+    """Set usages to what exists, and show what differed."""
     if bool(arguments.projects) == arguments.all:
         raise exception.InvalidInput(
-            field='projects', reason='name some, or say --all, and not both'
+            field='projects', reason='name projects or pass --all, not both'
         )
     corrected: _Differences = {}
     try:
         _compare(arguments, db.api.quota_usage_sync, corrected)
     except BaseException:
-        # It stays corrected, and the next run finds no trace of it.
+        # The corrections stay, and the next run could not show them.
         if corrected:
             _tell_differences(arguments, corrected)
         raise
@@ -163,8 +163,8 @@ def _limits_of_class(arguments: Any) -> dict[str, dict[str, Any]]:
         name = quota.default_class
     admin = context.get_admin_context()
     rows = db.api.quota_class_get_all(admin, name, sort_keys=['resource'])
-    # The class that counts does so without a limit, too; any other name
-    # without one is misspelt.
+    # The default class may have no limit; any other name without a limit is
+    # misspelt.
     if not rows and name != quota.default_class:
         raise exception.QuotaClassNotFound(
             class_name=name, resource='any resource'
@@ -211,7 +211,7 @@ def _bar(is_wanted: bool) -> Any:
         progress.MofNCompleteColumn(),
         console=console.Console(stderr=True),
         transient=True,
-        # Nothing is printed meanwhile, and stdout is none of its business.
+        # Nothing is printed meanwhile, and the bar does not use stdout.
         redirect_stdout=False,
         redirect_stderr=False,
         disable=not (is_wanted and sys.stderr.isatty()),
@@ -234,7 +234,7 @@ def _tell_differences(arguments: Any, differences: _Differences) -> None:
 
 
 def _tell_uncounted(arguments: Any) -> None:
-    # Beside the answer, which is for scripts.
+    # On stderr: the answer on stdout is for scripts.
     admin = context.get_admin_context()
     uncounted = {
         resource
@@ -243,8 +243,8 @@ def _tell_uncounted(arguments: Any) -> None:
     }
     if uncounted:
         print(
-            'Nobody counts these here, so what is in use of them is not '
-            f'compared: {output.printable(", ".join(sorted(uncounted)))}',
+            'These have no counter here, so their usage is not compared: '
+            f'{output.printable(", ".join(sorted(uncounted)))}',
             file=sys.stderr,
         )
 
@@ -256,7 +256,7 @@ def add_parsers(groups: Any, conf: cfg.ConfigOpts) -> None:
     :param conf: the configuration; it is read when a command runs
     """
     quotas = parsers.add_group(
-        groups, 'quota', 'what projects may have, and what they have'
+        groups, 'quota', 'limits of projects, and what they use'
     )
     _add_project_parsers(quotas)
     _add_class_parsers(quotas, conf)
@@ -279,7 +279,7 @@ def _add_project_parsers(quotas: Any) -> None:
             'projects',
             nargs='*',
             metavar='PROJECT',
-            help=f'the projects; {default}',
+            help=f'the projects ({default})',
         )
     sync.add_argument('--all', action='store_true', help='all projects')
 

@@ -1,4 +1,4 @@
-"""myservice-manage resource: what projects have, and who works on it."""
+"""myservice-manage resource: the resources, and their claims."""
 
 import argparse
 from typing import Any
@@ -38,7 +38,7 @@ def resource_list(arguments: Any) -> None:
 
 
 def resource_show(arguments: Any) -> None:
-    """Show all that is known of one resource."""
+    """Show everything about one resource."""
     admin = context.get_admin_context()
     resource = db.api.resource_get(admin, arguments.id)
     (fields,) = _with_details(admin, [resource])
@@ -54,7 +54,7 @@ def resource_release(arguments: Any) -> None:
     holder, generation = resource.service_id, resource.claim_generation
     if holder is None or generation is None:
         raise exception.ResourceNotClaimed(resource_id=resource.id)
-    # Who has claimed it since then is not the one that was to lose it.
+    # A service that claimed it meanwhile keeps its claim.
     db.api.resource_release(
         admin, db.api.Claim(resource.id, holder, generation)
     )
@@ -90,7 +90,7 @@ def _filters(arguments: Any) -> dict[str, Any]:
         'status': arguments.status,
         'service_id': arguments.service_id,
         'is_claimed': arguments.is_claimed,
-        # An empty one would take from the list the index of its order.
+        # With an empty filter, the list could not use the index of its order.
         'tags': arguments.tags or None,
         'metadata': _parsed(arguments.metadata) or None,
     }
@@ -166,7 +166,7 @@ def add_parsers(groups: Any) -> None:
     :param groups: the groups of the program
     """
     resources = parsers.add_group(
-        groups, 'resource', 'what projects have, and who works on it'
+        groups, 'resource', 'the resources, and their claims'
     )
     listing = parsers.add_command(resources, 'list', resource_list)
     _add_filter_arguments(listing)
@@ -195,14 +195,15 @@ def _add_filter_arguments(listing: argparse.ArgumentParser) -> None:
         dest='tags',
         action='append',
         default=[],
-        help='only those with this tag; of several, with all',
+        help='only those with this tag; if repeated, with all of them',
     )
     listing.add_argument(
         '--metadata',
         metavar='KEY=VALUE',
         action='append',
         default=[],
-        help='only those with this value of this key; of several, with all',
+        help='only those with this value of this key; if repeated, with all '
+        'of them',
     )
 
 
@@ -210,7 +211,7 @@ def _add_name_arguments(listing: argparse.ArgumentParser) -> None:
     either = listing.add_mutually_exclusive_group()
     either.add_argument(
         '--name',
-        # "name" would be that of the group of commands.
+        # "name" is taken by the group of commands.
         dest='exact_name',
         metavar='NAME',
         help='only those with this name',
@@ -225,7 +226,7 @@ def _add_name_arguments(listing: argparse.ArgumentParser) -> None:
 def _add_claim_arguments(listing: argparse.ArgumentParser) -> None:
     listing.add_argument(
         '--service',
-        # "service" would be the group of options of this name.
+        # "service" is taken by the group of options.
         dest='service_id',
         metavar='ID',
         help='only those that the service with this id holds',
@@ -233,7 +234,7 @@ def _add_claim_arguments(listing: argparse.ArgumentParser) -> None:
     either = listing.add_mutually_exclusive_group()
     for option, value, who in (
         ('--claimed', True, 'a service holds'),
-        ('--free', False, 'nobody holds'),
+        ('--free', False, 'no service holds'),
     ):
         either.add_argument(
             option,
@@ -258,5 +259,5 @@ def _add_page_arguments(listing: argparse.ArgumentParser) -> None:
     listing.add_argument(
         '--long',
         action='store_true',
-        help='metadata and tags, too; JSON always has them',
+        help='show metadata and tags, too; JSON always has them',
     )

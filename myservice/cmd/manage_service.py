@@ -34,18 +34,18 @@ def service_list(arguments: Any) -> None:
 
 
 def service_show(arguments: Any) -> None:
-    """Show all that is known of one service."""
+    """Show everything about one service."""
     service = db.api.service_get(context.get_admin_context(), arguments.id)
     output.result(arguments, **dict(service))  # type: ignore[call-overload]
 
 
 def service_disable(arguments: Any) -> None:
-    """Tell schedulers to give a service no new work."""
+    """Tell schedulers not to give a service new work."""
     _update(arguments, disabled=True, disabled_reason=arguments.reason)
 
 
 def service_enable(arguments: Any) -> None:
-    """Take back a disable."""
+    """Enable a service again."""
     _update(arguments, disabled=False, disabled_reason=None)
 
 
@@ -114,7 +114,7 @@ def add_parsers(groups: Any) -> None:
             command.add_argument(
                 '--force',
                 action='store_true',
-                help='also while it holds claims, which are freed',
+                help='even if it holds claims; this frees them',
             )
 
 

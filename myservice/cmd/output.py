@@ -1,7 +1,7 @@
 """How programs answer: a table for people, JSON for scripts.
 
-rich is imported by who draws with it: a script that wants JSON, or calls for
-help, need not wait for it.
+Only the functions that draw import rich, so that JSON and --help need not wait
+for it.
 """
 
 import datetime
@@ -14,7 +14,7 @@ from typing import Any
 def result(arguments: Any, **fields: Any) -> None:
     """Answer with fields and their values.
 
-    :param arguments: those of the command; they say if JSON is wanted
+    :param arguments: those of the command; they say whether JSON is wanted
     :param fields: the answer
     """
     if arguments.json:
@@ -26,21 +26,21 @@ def result(arguments: Any, **fields: Any) -> None:
 def print_json(answer: Any) -> None:
     """Print an answer as JSON.
 
-    :param answer: of what JSON has, and times
+    :param answer: values that JSON has, and times
     """
     print(json.dumps(answer, indent=2, default=_to_json))
 
 
 def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
-    """Print an answer as a table; None is a dash in it.
+    """Print an answer as a table; None is shown as a dash.
 
-    :param headings: of the columns
+    :param headings: the headings of the columns
     :param rows: each an iterable of cells
     """
     from rich import console
     from rich import table
 
-    # A pipe has no width; eighty columns would cut what a script looks for.
+    # A pipe has no width; at eighty columns a script would find cut texts.
     screen = console.Console(
         highlight=False,
         markup=False,
@@ -54,14 +54,14 @@ def print_table(headings: Iterable[str], rows: Iterable[Any]) -> None:
         grid.add_row(*map(_in_a_cell, row))
     with screen.capture() as drawn:
         screen.print(grid)
-    # It would answer in its own way what the terminal does not take.
+    # rich has its own way to print characters that the terminal lacks.
     print(drawn.get(), end='')
 
 
 def printable(text: str) -> str:
-    """Return a text that a terminal shows, and does not obey.
+    """Return a text that a terminal shows, without control characters.
 
-    :param text: the text, which users have written
+    :param text: the text, which a user may have written
     """
     return ''.join(
         character if character.isprintable() else repr(character)[1:-1]
@@ -76,4 +76,4 @@ def _in_a_cell(value: Any) -> str:
 def _to_json(value: Any) -> str:
     if isinstance(value, datetime.datetime):
         return value.isoformat()
-    raise TypeError(f'{value!r} has no form in JSON')
+    raise TypeError(f'{value!r} cannot be written as JSON')

@@ -1,4 +1,4 @@
-"""How the command line of operators is built: groups, and their commands."""
+"""How the command line is built: groups, and their commands."""
 
 import argparse
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def add_group(groups: Any, name: str, summary: str) -> Any:
 
     :param groups: the groups of the program
     :param name: what operators type
-    :param summary: what its commands are about
+    :param summary: the help of the group
     :returns: the group, for add_command
     """
     group = groups.add_parser(name, help=summary, epilog=CODES)
@@ -30,7 +30,7 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add a command to a group.
 
-    :param group: what add_group has returned
+    :param group: the group that add_group returned
     :param name: what operators type
     :param function: called with the arguments; returns the exit code, None
         for 0. Its docstring is the help

@@ -1,7 +1,7 @@
-"""What a program writes to, and what may be wrong with it.
+"""The streams that a program writes to, and what may be wrong with them.
 
-A terminal may know fewer characters than a text has; a pipe may have lost its
-reader, a file its disk, and a process may have been given no file at all.
+A terminal may not have all characters of a text. The reader of a pipe may have
+gone, a disk may be full, and a process may have no stdout at all.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from typing import Any
 
 
 def prepare() -> None:
-    """Make stdout and stderr something to write to, whatever the text is."""
+    """Make stdout and stderr writable, for any text."""
     if sys.stdout is None:
-        # Who asks for an answer, and closes the door, hears that it failed:
-        # nothing can be written to what is opened to be read.
+        # A file opened for reading: to write the answer fails, and the exit
+        # code says so.
         sys.stdout = _null(os.O_RDONLY)
     if sys.stderr is None:
         sys.stderr = _null(os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        # Tests have others.
+        # Tests replace the streams by others.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
 
@@ -32,9 +32,9 @@ def _null(flags: int) -> Any:
 
 @contextlib.contextmanager
 def flushed() -> Iterator[None]:
-    """Write at the end of this block what is still to be written.
+    """Flush stdout at the end of this block.
 
-    :raises OSError: when it cannot be; Python would say so after the program
+    :raises OSError: when that fails; Python would only report it at exit
     """
     try:
         yield
@@ -43,7 +43,7 @@ def flushed() -> Iterator[None]:
 
 
 def tell(text: str) -> None:
-    """Print a line on stderr, if there is somebody who reads it.
+    """Print a line on stderr, if anybody can read it.
 
     :param text: the line
     """
@@ -54,7 +54,7 @@ def tell(text: str) -> None:
 
 
 def discard(stream: Any) -> None:
-    """Drop what is still to be written, and what will be.
+    """Drop what is buffered, and all that is written later.
 
     :param stream: stdout or stderr, which has failed
     """

@@ -1,7 +1,7 @@
 """The options of myservice, one module a group, on oslo.config's global CONF.
 
-``conf.CONF(['--config-file', path], project='myservice')`` is all that a
-program has to do: the database layer reads CONF at its first call.
+A program only has to call ``conf.CONF(['--config-file', path],
+project='myservice')``: the database layer reads CONF at its first call.
 """
 
 from oslo_config import cfg
@@ -19,7 +19,7 @@ _MODULES = (paths, database, service, quota, agent)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register every option of myservice on *conf*; twice does no harm."""
+    """Register every option of myservice on *conf*; safe to repeat."""
     for module in _MODULES:
         module.register_opts(conf)
 
@@ -30,24 +30,24 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def check(conf: cfg.ConfigOpts) -> None:
-    """Read every option of myservice, as what is wrong would be found later.
+    """Read every option of myservice, so that a wrong value is found at once.
 
     :param conf: the configuration
-    :raises InvalidInput: for the first option that is no value of its type,
+    :raises InvalidInput: for the first option whose value is not of its type,
         or out of its range
     """
     for module in _MODULES:
         in_group = conf if module.GROUP == 'DEFAULT' else conf[module.GROUP]
         for option in module.OPTS:
             if option.secret:
-                # A URL: the engine looks at it, and shows no password.
+                # A URL: the engine checks it, without showing its password.
                 continue
             try:
                 in_group[option.dest]
             except ValueError as error:
                 raise exception.InvalidInput(
                     field=f'[{module.GROUP}] {option.dest}',
-                    # What oslo.config says around it names no group.
+                    # The outer message of oslo.config does not name the group.
                     reason=str(error.__context__ or error),
                 ) from error
 

@@ -1,4 +1,4 @@
-"""[database]: oslo.db's options, with our defaults, and a few of our own."""
+"""[database]: the options of oslo.db with our defaults, and our own."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from myservice.conf import ranges
 
 GROUP = 'database'
 
-# Read by nothing here, so no sample config may offer them.
+# Nothing here reads them, so the sample configuration leaves them out.
 _WITHOUT_EFFECT = {
     'backend',
     'synchronous_reader',
@@ -23,10 +23,11 @@ _OURS = [
         type=ranges.Real(0, ranges.DAY),
         default=1,
         help='A pooled connection that was idle for longer than this many '
-        'seconds is pinged before it is used again. 0 pings each time. With '
-        'a second, which is the least that wait_timeout of a MariaDB or MySQL '
-        'server can be, none is used that the server has closed for that '
-        'reason; it should be shorter than the timeout of any proxy, too.',
+        'seconds is pinged before it is used again. 0 pings each time. One '
+        'second is the lowest wait_timeout of a MariaDB or MySQL server, so '
+        'with it no connection is used that the server has closed after '
+        'wait_timeout. Keep it shorter than the idle timeout of any proxy, '
+        'too.',
     ),
     cfg.Opt(
         'read_timeout',
@@ -35,23 +36,23 @@ _OURS = [
         help='Seconds to wait for the answer of a MariaDB or MySQL server '
         'before the connection counts as lost. Keep it above '
         'innodb_lock_wait_timeout, or a wait for a lock looks like a dead '
-        'server. Migrations wait without a limit. With PostgreSQL it is how '
-        'long a host may be silent (tcp_user_timeout). A read_timeout, or '
-        'tcp_user_timeout, in the connection URL wins.',
+        'server. Migrations wait without a limit. With PostgreSQL this is the '
+        'time that a host may be silent (tcp_user_timeout). A read_timeout or '
+        'tcp_user_timeout in the connection URL takes precedence.',
     ),
     cfg.Opt(
         'connect_timeout',
         type=ranges.Whole(1, ranges.HOUR),
         default=5,
-        help='Seconds to wait for a connection to a server. A '
-        'connect_timeout in the connection URL wins.',
+        help='Seconds to wait for a connection to a server. A connect_timeout '
+        'in the connection URL takes precedence.',
     ),
     cfg.Opt(
         'sqlite_busy_timeout',
         type=ranges.Real(0, ranges.DAY),
         default=30,
         help='Seconds that a writer waits for the lock of a SQLite file. A '
-        'timeout in the connection URL wins.',
+        'timeout in the connection URL takes precedence.',
     ),
     cfg.Opt(
         'db_retry_deadline',
@@ -59,8 +60,8 @@ _OURS = [
         default=60,
         mutable=True,
         help='Seconds after which a call that met transient errors gives up, '
-        'whatever is left of db_max_retries: twenty waits of fifty seconds '
-        'for a lock must not add up. 0 is no deadline.',
+        'even if db_max_retries allows more retries. Without it, twenty waits '
+        'of fifty seconds for a lock would add up. 0 means no deadline.',
     ),
     cfg.Opt(
         'operation_lifetime',
@@ -69,11 +70,11 @@ _OURS = [
         mutable=True,
         help='Seconds for which a transaction of run_in_transaction can be '
         'recognised after its COMMIT was lost. Older rows of the table '
-        'operations are purged.',
+        '"operations" are purged.',
     ),
 ]
 
-# oslo.db leaves most of its numbers without a range.
+# oslo.db has no range for most of its numbers.
 _RANGES = {
     'connection_recycle_time': (-1, ranges.TEN_YEARS),
     'connection_debug': (0, 100),
@@ -89,7 +90,7 @@ _RANGES = {
     'retry_interval': (0, ranges.DAY),
 }
 
-# What each call looks up anew.
+# Each call reads these again.
 _MUTABLE = {
     'db_inc_retry_interval',
     'db_max_retries',
@@ -109,7 +110,7 @@ for _option in options.database_opts:
 # - max_retries=0: oslo.db would try to connect 10 times, 10 seconds apart,
 #   when the engine is made, and hold the first caller for 100 seconds. A call
 #   that finds no server is retried by db_max_retries like any other.
-# - use_db_reconnect: a lost connection is the commonest transient failure.
+# - use_db_reconnect: a lost connection is the most common transient failure.
 # - db_retry_interval=0 means the short start, about 10 milliseconds: a
 #   deadlock is over as soon as it is reported.
 _DEFAULTS = {

@@ -1,4 +1,4 @@
-"""[quota]: how much a project may have when nobody has said otherwise."""
+"""[quota]: the limits of projects that have no limit of their own."""
 
 from typing import Any
 
@@ -9,22 +9,23 @@ from myservice.conf import ranges
 
 GROUP = 'quota'
 
-# The limits of what is counted by myservice itself, in a project for which
-# neither itself, its quota class nor default_limits has another.
+# The limits of the resources that myservice itself counts. They apply where
+# the project, its quota class and default_limits have none.
 BUILT_IN = {'resources': 100, 'gigabytes': 1000}
 
 _LONGEST_NAME = 255
 
 
 class _Limits(types.Dict):
-    """Resource to limit; the names are such that tables hold them."""
+    """Resource to limit; the tables can hold the names."""
 
     def __call__(self, value: Any) -> Any:
         limits = super().__call__(value)
-        # Of a file; what code sets is looked at when it is used.
+        # A text comes from a file; values set by code are checked when they
+        # are used.
         for name in limits if isinstance(value, str) else ():
             if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
-                raise ValueError(f'{name!r:.100} is no name of a resource')
+                raise ValueError(f'{name!r:.100} is not a resource name')
         return limits
 
 
@@ -35,18 +36,19 @@ OPTS = [
         default=BUILT_IN,
         sample_default='resources:100,gigabytes:1000',
         mutable=True,
-        help='Resources that have a quota, each with the limit of a project '
-        'for which neither itself nor its quota class has another. -1 is '
-        'unlimited, 0 is nothing. What is left out and counted all the same '
-        'keeps its built-in limit (resources 100, gigabytes 1000); any other '
-        'name is for what services reserve by themselves.',
+        help='The resources that have a quota, and their limits. A limit '
+        'applies to projects for which neither the project nor its quota '
+        'class has one. -1 means unlimited, 0 means none. The names '
+        '"resources" and "gigabytes" are always counted; if they are left '
+        'out, their limits are 100 and 1000. Other names are for resources '
+        'that services reserve themselves.',
     ),
     cfg.StrOpt(
         'default_class',
         default='default',
         mutable=True,
-        help='The quota class whose limits hold for the projects that have '
-        'no limit of their own.',
+        help='The quota class whose limits apply to projects that have no '
+        'limit of their own.',
     ),
     cfg.Opt(
         'reservation_expire',
@@ -54,16 +56,16 @@ OPTS = [
         default=86400,
         mutable=True,
         help='Seconds after which a reservation that was neither committed '
-        'nor rolled back is given back, where the caller did not say.',
+        'nor rolled back is given back, unless the caller named another time.',
     ),
     cfg.Opt(
         'reservation_clean_interval',
         type=ranges.Whole(1, ranges.DAY),
         default=600,
         mutable=True,
-        help='Seconds between two times that an agent gives back what has '
-        'expired. Nothing depends on it but the figures that operators see: '
-        'a reservation that is overdue keeps no project from its quota.',
+        help='Seconds between two times that an agent gives back expired '
+        'reservations. Only the figures that operators see depend on it: an '
+        'expired reservation does not count against the quota.',
     ),
 ]
 

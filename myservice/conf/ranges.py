@@ -1,8 +1,7 @@
-"""What number an option may be: each has a range, and is refused outside.
+"""Numbers of options: each has a range, and is refused outside of it.
 
-Whoever waits for so many seconds, or asks the database about so many seconds
-ago, finds numbers that are too great for it: they end the thread that waits,
-or make an answer NULL.
+Numbers that are too great do harm: as the seconds of a wait they end the
+thread, and in a question to the database they make the answer NULL.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ TEN_YEARS = 3650 * DAY
 
 
 class Whole(types.Integer):
-    """A whole number of a range.
+    """A whole number in a range.
 
     :param least: the lowest
     :param most: the highest
@@ -38,7 +37,7 @@ class Whole(types.Integer):
 
 
 class Real(types.Float):
-    """A number of a range.
+    """A number in a range.
 
     :param least: the lowest
     :param most: the highest
@@ -67,9 +66,9 @@ def _of_range(
         number = float('nan')
     if number is None and kind.optional:
         return None
-    # One that is none is not equal to itself.
+    # NaN is not equal to itself.
     if number is None or number != number:
         raise ValueError(
-            f'{value!r:.100} is no {what} between {kind.min} and {kind.max}'
+            f'{value!r:.100} is not a {what} between {kind.min} and {kind.max}'
         )
     return number

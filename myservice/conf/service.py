@@ -1,4 +1,4 @@
-"""[service]: how services tell that they are alive."""
+"""[service]: how services show that they are alive."""
 
 from oslo_config import cfg
 
@@ -21,10 +21,10 @@ OPTS = [
         mutable=True,
         help='Seconds without a heartbeat, by the clock of the database, '
         'after which a service counts as down. Keep it at 2.5 times '
-        'report_interval or more, or one late beat makes a service flap. '
-        'A heartbeat that is this many seconds ahead of the clock, or less, '
-        'counts as one of now; one that is farther ahead, as after the clock '
-        'was set back, does not count until the next one.',
+        'report_interval or more, or one late heartbeat makes a service flap. '
+        'A heartbeat that is at most this many seconds ahead of the clock '
+        'counts as one of now. If it is farther ahead, as after the clock was '
+        'set back, the service counts as down until its next heartbeat.',
     ),
 ]
 

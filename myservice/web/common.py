@@ -12,12 +12,12 @@ from oslo_context import context as oslo_context
 from myservice import db
 from myservice.context import RequestContext
 
-# A response from this status on says that something was refused.
+# A response with this status or above is an error.
 FIRST_ERROR = 400
 
 
 class RolledBack(Exception):
-    """Leaves a transaction that is to be rolled back, and goes no further."""
+    """Leaves a transaction that is to be rolled back, and is caught there."""
 
 
 def make_context(
@@ -27,11 +27,11 @@ def make_context(
 ) -> RequestContext:
     """Return the context of a request, from its headers.
 
-    They are believed, so whoever can reach the application without an
-    authentication in front of it can be anybody.
+    The headers are trusted. If callers can reach the application without
+    authentication in front of it, they can claim to be anybody.
 
     :param environ: the WSGI environment, as keystonemiddleware leaves it
-    :param admin_roles: who has one of these roles is an administrator
+    :param admin_roles: the roles that make a user an administrator
     :param overwrite: whether it becomes the thread's context, for logging
     :returns: the context
     """
@@ -46,8 +46,8 @@ def make_context(
 class RequestTransaction:
     """A transaction that begins and ends where a framework has its hooks.
 
-    :param context: whose calls join it, from any thread, though never two at
-        once
+    :param context: its calls join the transaction, from any thread, but never
+        two at once
     """
 
     def __init__(self, context: RequestContext) -> None:
@@ -58,8 +58,8 @@ class RequestTransaction:
         """Commit, or roll back.
 
         :param commit: whether to commit
-        :raises TransactionDoomed: when a statement in it has failed, and it
-            should be committed
+        :raises TransactionDoomed: when it should be committed, but a
+            statement in it has failed
         :raises CommitUnknown: when the connection was lost during COMMIT
         """
         if commit:
@@ -71,9 +71,9 @@ class RequestTransaction:
 class Serving:
     """A request that a thread is serving, perhaps inside of another one.
 
-    Each has a context of its own, and so its own rights and transaction. At
-    its end, the context of the request around it is that of the thread again,
-    for logging.
+    Each request has its own context, and so its own rights and transaction. At
+    its end, the context of the request around it becomes that of the thread
+    again, for logging.
 
     :param environ: as for ``make_context``
     :param admin_roles: as for ``make_context``
@@ -96,8 +96,8 @@ class Serving:
         """End the transaction of the request, if it is open.
 
         :param commit: whether to commit
-        :raises TransactionDoomed: when a statement in it has failed, and it
-            should be committed
+        :raises TransactionDoomed: when it should be committed, but a
+            statement in it has failed
         :raises CommitUnknown: when the connection was lost during COMMIT
         """
         transaction, self._transaction = self._transaction, None
@@ -105,13 +105,13 @@ class Serving:
             transaction.end(commit)
 
     def leave(self) -> None:
-        """Be no longer served; what is still open is rolled back."""
+        """End the request; a transaction that is still open is rolled back."""
         with contextlib.ExitStack() as ends:
             ends.callback(self.end, commit=False)
             inside = [*served()]
             if self not in inside:
                 return
-            # Those inside of this one were left without an end.
+            # The requests inside of this one have not ended by themselves.
             for each in reversed(inside[: inside.index(self)]):
                 ends.callback(each.end, commit=False)
             _innermost.set(self._outer)

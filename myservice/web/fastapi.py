@@ -10,10 +10,11 @@
     async def count(context: Context) -> int:
         return len(await run(db.api.service_get_all, context))
 
-The transaction ends before the response starts, so that a COMMIT that fails
-is answered by a 500. Streamed bodies and background tasks run without it.
-FastAPI knows no keystonemiddleware: whatever authenticates has to be in front
-of it, and to remove the headers that it does not set itself.
+The transaction ends before the response starts, so that a COMMIT that fails is
+answered by a 500. Streamed bodies and background tasks run without it.
+keystonemiddleware does not work with FastAPI: put authentication in front of
+the application. It has to remove the identity headers that it does not set
+itself.
 """
 
 import collections
@@ -41,8 +42,8 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.web import common
 
-# By default FastAPI has 40 threads. If all of them were waiting for what an
-# open transaction holds, it could not go on.
+# By default FastAPI has 40 threads. If all of them waited for the locks of an
+# open transaction, the transaction could not go on.
 _THREADS_BUT_ONE = 39
 
 P = ParamSpec('P')
@@ -54,17 +55,17 @@ async def run(
 ) -> R:
     """Call a function in a worker thread, from an async endpoint.
 
-    Two at once in one transaction are refused by TransactionInUse.
+    Two calls at once in one transaction raise TransactionInUse.
 
     :param function: its first argument is the context, as in ``db.api``
-    :returns: what it returns
+    :returns: the result of the function
     """
     call = functools.partial(function, *args, **kwargs)
     context = kwargs.get('context', args[0] if args else None)
     limiter = None
     if isinstance(context, RequestContext):
         if context.transaction_slot.transaction is not None:
-            # All threads may be waiting for its locks.
+            # All other threads may be waiting for its locks.
             limiter = CapacityLimiter(1)
     return await to_thread.run_sync(call, limiter=limiter)
 
@@ -72,13 +73,13 @@ async def run(
 async def _make_context(request: HTTPConnection) -> RequestContext:
     headers = collections.defaultdict(list)
     for name, value in request.headers.items():
-        # X_Roles would become X-Roles behind the back of who checks that.
+        # X_Roles would become X-Roles after a proxy has checked X-Roles.
         if '_' not in name:
             headers[name.upper().replace('-', '_')].append(value)
     return common.make_context(
         {f'HTTP_{name}': ','.join(all_) for name, all_ in headers.items()},
         getattr(request.app.state, 'admin_roles', ('admin',)),
-        # The thread is everybody's.
+        # Other requests use the same thread.
         overwrite=False,
     )
 
@@ -89,11 +90,11 @@ async def get_context(
     """Return the context of the request, without a transaction.
 
     ``app.state.admin_roles``, by default ``('admin',)``, are the roles that
-    make an administrator. Those of an application do not count in others that
-    are mounted in it.
+    make a user an administrator. They do not apply to other applications that
+    are mounted in this one.
 
-    :param context: made of the headers of the request, or of the WebSocket
-    :returns: the context, the same for all who depend on it
+    :param context: made from the headers of the request or the WebSocket
+    :returns: the context, the same for all dependencies
     """
     return context
 
@@ -109,9 +110,10 @@ _has_turn: contextvars.ContextVar[bool] = contextvars.ContextVar(
 
 @contextlib.asynccontextmanager
 async def _turn() -> AsyncIterator[None]:
-    """Wait for a turn, but for a request that is made inside of another."""
+    """Wait for a turn, unless the request is inside of another request."""
     if _has_turn.get():
-        # If all who have a turn did so, none would ever go on.
+        # If all requests that have a turn waited for another, none would go
+        # on.
         yield
         return
     turns = _turns.get(None)

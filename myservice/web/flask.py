@@ -5,13 +5,13 @@
     app = flask.Flask(__name__)
     web.init_app(app)
 
-Its end is the last of the functions that run after a request, before the
-first byte is sent, so that a COMMIT that fails is answered by a 500. What is
-streamed runs without a transaction. Only an application behind
-keystonemiddleware may believe the headers that the context is made of.
+The transaction ends in the last of the functions that run after a request,
+before the first byte is sent, so that a COMMIT that fails is answered by a
+500. A streamed body runs without a transaction. Use it only behind
+keystonemiddleware: the context is made from headers, which are trusted.
 
-A request inside of a request, as a view makes one by ``test_client()``, has a
-context and a transaction of its own, though Flask has one ``g`` for both:
+A request inside of a request, as a view makes with ``test_client()``, has its
+own context and transaction. Flask has one ``g`` for both requests, but
 ``g.context`` is that of ``flask.request``.
 """
 
@@ -28,11 +28,11 @@ from myservice.web import common
 
 F = TypeVar('F', bound=Callable[..., Any])
 
-# An option of the application; and a mark on a view.
+# An option of the application, and an attribute of a view.
 TRANSACTION = 'MYSERVICE_TRANSACTION'
 _WITHOUT = 'myservice_without_transaction'
 
-# An extension of the application; and attributes of a request.
+# An extension of the application, and attributes of a request.
 _EXTENSION = 'myservice'
 _CONTEXT = 'myservice_context'
 _SERVING = 'myservice_serving'
@@ -43,14 +43,14 @@ def init_app(
 ) -> None:
     """Give each request a context, and a transaction.
 
-    An exception that nobody handled rolls it back, and so does a response from
-    400 on, which is what becomes of ``abort(404)``. No transactions:
+    An unhandled exception rolls it back, and so does a response with status
+    400 or above, as from ``abort(404)``. To have no transactions, set
     ``app.config['MYSERVICE_TRANSACTION'] = False``. A second call for the same
     application changes nothing.
 
-    :param app: the application; what it does before and after requests is in
-        the transaction if it is registered later than this
-    :param admin_roles: who has one of these roles is an administrator
+    :param app: the application; its functions before and after requests are in
+        the transaction if they are registered later than this
+    :param admin_roles: the roles that make a user an administrator
     :raises InvalidInput: when an earlier call has named other roles
     """
     roles = {role.lower() for role in admin_roles}
@@ -78,7 +78,7 @@ def init_app(
 
 
 def no_transaction(view: F) -> F:
-    """Let each call in a view be a transaction of its own.
+    """Make each call in a view a transaction of its own.
 
     :param view: the view function
     :returns: the same
@@ -88,14 +88,14 @@ def no_transaction(view: F) -> F:
 
 
 class _Globals:
-    """``flask.g``, in which ``context`` is a matter of the request."""
+    """``flask.g``, whose ``context`` belongs to the request."""
 
     @property
     def context(self) -> Any:
         """The context of ``flask.request``.
 
-        Until somebody has given it one, as to a request that a test or a mail
-        template only pushes, it is that of the request around it.
+        A request that is only pushed, as by a test or a mail template, has
+        none at first; then it is the context of the request around it.
         """
         if flask.has_request_context():
             around = next(common.served(), None)
@@ -139,7 +139,7 @@ class _Serving(common.Serving):
         self.app_context: Any = _now(flask_globals.app_ctx)
 
     def leave(self) -> None:
-        """Be no longer served; what is still open is rolled back."""
+        """End the request; a transaction that is still open is rolled back."""
         self.request_context = self.app_context = None
         super().leave()
 
@@ -154,7 +154,7 @@ def _refuse_other_roles(known: set[str], roles: set[str]) -> None:
 
 
 def _expect_context(_: flask.Flask, **__: Any) -> None:
-    # From here on, that of a request around this one will not do.
+    # From here on, the context of an outer request must not be used.
     setattr(flask.request, _CONTEXT, None)
 
 
@@ -185,7 +185,7 @@ def _leave(_: BaseException | None) -> None:
 
 
 def _leave_all(_: BaseException | None) -> None:
-    # Another function may have raised where _leave should have been called.
+    # Another function may have raised before _leave was called.
     app_context = _now(flask_globals.app_ctx)
     for serving in common.served():
         if isinstance(serving, _Serving):

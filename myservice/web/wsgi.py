@@ -4,11 +4,11 @@
 
     application = ContextMiddleware(application, transaction=True)
 
-The transaction is over before the first byte of the response is sent: it
-covers the call of the application, and where that has not said its status
-then, as a generator has not, its body up to the status. A body that is
-streamed runs without a transaction. Only an application behind
-keystonemiddleware may believe the headers that the context is made of.
+The transaction ends before the first byte of the response is sent. It covers
+the call of the application. If the application has not set its status by then,
+as a generator, it also covers the body up to the status. A streamed body runs
+without a transaction. Use it only behind keystonemiddleware: the context is
+made from headers, which are trusted.
 """
 
 import contextlib
@@ -37,8 +37,9 @@ class ContextMiddleware:
     :param application: the WSGI application
     :param transaction: whether a request is one transaction; it is rolled
         back on an exception
-    :param rollback_from: and on a response of this status or above
-    :param admin_roles: who has one of these roles is an administrator
+    :param rollback_from: it is also rolled back on a response with this status
+        or above
+    :param admin_roles: the roles that make a user an administrator
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ContextMiddleware:
         :returns: the body
         """
         if CONTEXT in environ:
-            # Of the request around this one, which goes on with it.
+            # It is that of the outer request, which still needs it.
             environ = {**environ}
         with common.Serving(environ, self._admin_roles) as serving:
             environ[CONTEXT] = serving.context
@@ -82,8 +83,8 @@ class ContextMiddleware:
                 db.api.transaction(environ[CONTEXT], handover=True) as session,
             ):
                 response.take(self._application(environ, response.start))
-                # A refusal can be what became of a statement that failed;
-                # nothing is left to commit then.
+                # A statement may have failed and caused the error response;
+                # then nothing can be committed.
                 refused = response.status >= common.FIRST_ERROR
                 if response.status >= self._rollback_from or (
                     refused and session.failures
@@ -108,18 +109,18 @@ class _Response:
     def start(self, *arguments: Any) -> Callable[[bytes], object]:
         """Be the ``start_response`` of the application."""
         if self._send is not None:
-            # It has failed in the middle of its body: the server knows best.
+            # It failed in the middle of its body: the server decides.
             return self._start_response(*arguments)
         if self._started_with:
             if len(arguments) < 3 or not arguments[2]:
                 raise RuntimeError('start_response was called twice')
-            # Nothing of it was sent: the error takes its place.
+            # Nothing was sent yet: the error replaces the response.
             self._chunks.clear()
         self._started_with = arguments
         return self._write
 
     def take(self, body: Iterable[bytes]) -> None:
-        """Take the body, and of it what comes before the status is known."""
+        """Take the body, and read it until the status is known."""
         self._body = body
         self._rest = iter(body)
         while not self._started_with:
@@ -136,7 +137,7 @@ class _Response:
     def release(self) -> Iterable[bytes]:
         """Start the response, and return its body."""
         self._send = self._start_response(*self._started_with)
-        # Servers do more for bodies that they know, such as files.
+        # Servers handle some bodies specially, such as files.
         return self if self._chunks else self._body
 
     def __iter__(self) -> Iterator[bytes]:
