@@ -1,0 +1,54 @@
+"""Errors of resources and claims."""
+
+from typing import Any
+
+from myservice.exception.base import Conflict
+from myservice.exception.base import NotFound
+
+
+class ResourceNotFound(NotFound):
+    """No living resource that the caller may see has this id."""
+
+    message = 'Resource {resource_id} could not be found.'
+    resource_id: str
+
+
+class ResourceConflict(Conflict):
+    """A resource is not in the expected state; nothing was changed."""
+
+    message = (
+        'Resource {resource_id} is not in the expected state: expected '
+        '{expected}, found {actual}.'
+    )
+    resource_id: str
+    expected: dict[str, Any]
+    actual: dict[str, Any]
+
+
+class ResourceClaimed(Conflict):
+    """A service holds the resource."""
+
+    message = 'Resource {resource_id} is claimed by service {service_id}.'
+    resource_id: str
+    service_id: str
+
+
+class ResourceNotClaimed(Conflict):
+    """No service holds the resource, so there is no claim to release."""
+
+    message = 'Resource {resource_id} is not claimed by any service.'
+    resource_id: str
+
+
+class ClaimLost(Conflict):
+    """A claim is no longer valid: it was released, or taken over."""
+
+    message = (
+        'The claim of service {service_id} on resource {resource_id}, '
+        'generation {generation}, is no longer valid. Stop working on the '
+        'resource.'
+    )
+    resource_id: str
+    service_id: str
+    generation: int
+    registration: int | None
