@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -815,7 +817,9 @@ class TestConnections(InterruptTestCase):
         waits.wait(60)
         interrupt.raise_in(thread, interrupts.TimeLimit)
         thread.join(60)
-        self.assertFalse(thread.is_alive())
+        if thread.is_alive():
+            frame = sys._current_frames()[thread.ident or 0]
+            self.fail(''.join(traceback.format_stack(frame)))
         self.between.decide = lambda command: None
         self.assertIsInstance(raised[0], interrupts.TimeLimit)
         self.check_at_rest()
