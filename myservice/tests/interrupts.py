@@ -14,6 +14,7 @@ import fixtures
 import sqlalchemy as sa
 
 from myservice.tests import proxy
+from myservice.tests import tracing
 
 _LONGEST = 60
 
@@ -91,9 +92,7 @@ class Interrupt(fixtures.Fixture):
 class AtAnyPoint(fixtures.Fixture):
     """Lets signals, exceptions and finalizers come at any point of a thread.
 
-    Coverage holds a lock in each call that it traces. Whoever is interrupted
-    there leaves it held, and all threads of the tests then wait for ever: so
-    nothing is traced meanwhile.
+    Nothing is traced meanwhile: see ``tracing``.
 
     A signal is sent again until it is handled: CPython can lose one that
     comes just while it looks for others, and a test would spin for ever.
@@ -109,7 +108,7 @@ class AtAnyPoint(fixtures.Fixture):
         self.addCleanup(sys.settrace, sys.gettrace())
         self.addCleanup(threading.settrace, threading.gettrace())
         threading.settrace(None)
-        sys.settrace(None)
+        tracing.stop()
         before = signal.signal(signal.SIGALRM, self._handle)
         self.addCleanup(signal.signal, signal.SIGALRM, before)
         self.addCleanup(self.after, 0)

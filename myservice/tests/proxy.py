@@ -29,6 +29,7 @@ import fixtures
 import sqlalchemy as sa
 
 from myservice.db.sql import dialects
+from myservice.tests import tracing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +105,12 @@ class FaultProxy(fixtures.Fixture):
         self._stopping = threading.Event()
         self._listener = _Listener(self._serve)
         self.addCleanup(self._listener.server_close)
-        threading.Thread(
-            target=self._listener.serve_forever, args=(0.02,), daemon=True
-        ).start()
+        threading.Thread(target=self._listen, daemon=True).start()
         self.addCleanup(self._stop)
+
+    def _listen(self) -> None:
+        tracing.stop()
+        self._listener.serve_forever(0.02)
 
     @property
     def url(self) -> str:
@@ -186,6 +189,7 @@ class _Listener(socketserver.ThreadingTCPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         # Called in a thread of the connection's own.
+        tracing.stop()
         self.serve(request)
 
 
