@@ -1,4 +1,4 @@
-"""The part "calls": jobs that all ways do, in turns."""
+"""The part "calls": jobs that all ways do in turn."""
 
 import contextlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from myservice.tests import proxy
 _KINDS: tuple[Callable[[str], Any], ...] = (Layer, driver.make, OsloStock)
 
 # How often a call is repeated before its round trips are counted, and how
-# often they are: psycopg prepares what it has sent five times.
+# often they are counted: psycopg prepares a statement after five executions.
 _WARM = 8
 _COUNTED = 4
 
@@ -100,7 +100,7 @@ def _add_round_trips(
 def _round_trips(
     job: Job, way: Any, filled: data.Data, between: proxy.FaultProxy
 ) -> dict[str, int]:
-    # Of a list, the number of rows changes nothing.
+    # The number of rows does not change the round trips of a list.
     warm = _WARM if job.part else 1
     least: dict[str, int] = {}
     for turn in range(warm + _COUNTED if job.part else 2):
@@ -116,8 +116,8 @@ def _round_trips(
 
 
 def _count(between: proxy.FaultProxy) -> int:
-    # After what the ORM executes many times psycopg may send a Flush, as the
-    # clock has it, which nobody answers and nobody waits for.
+    # After many executions by the ORM, psycopg may send a Flush at some time,
+    # without an answer and without a wait for it.
     unanswered = dialects.backend_of(sa.make_url(between.url)) == 'postgresql'
     return sum(
         not (unanswered and command.kind == 'other')
@@ -126,7 +126,7 @@ def _count(between: proxy.FaultProxy) -> int:
 
 
 def check(ways: list[Any], filled: data.Data) -> None:
-    """Refuse ways that do not return what the others do.
+    """Refuse ways whose results differ from those of the others.
 
     :param ways: the ways
     :param filled: the rows
@@ -151,7 +151,7 @@ def check(ways: list[Any], filled: data.Data) -> None:
 
 
 def _values(row: Any, kind: Any) -> list[Any]:
-    """Return the values of a row, with their types: True is not 1."""
+    """Return the values of a row with their types, as True equals 1."""
     if not isinstance(row, tuple):
         row = [getattr(row, name) for name in kind.keys()]
     return [(type(value), value) for value in row]

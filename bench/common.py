@@ -26,9 +26,9 @@ from rich.table import Table
 from myservice import servers
 from myservice.db.sql import dialects
 
-#: name to how its server is made; that of SQLite is a file
+#: name to the function that makes its server; SQLite has a file
 DATABASES: dict[str, Callable[[], servers.Server] | None] = {
-    # An older server does not know the setting, and is as if it were OFF.
+    # An older server does not have the setting, and works as if it were OFF.
     'mariadb': lambda: servers.MariaDB(loose_innodb_snapshot_isolation='OFF'),
     'mariadb-snapshot': lambda: servers.MariaDB(
         innodb_snapshot_isolation='ON'
@@ -37,7 +37,7 @@ DATABASES: dict[str, Callable[[], servers.Server] | None] = {
     'sqlite': None,
 }
 
-# Seconds that all threads are at work before it counts.
+# Seconds that all threads work before the measurement.
 _RAMP = 0.3
 
 # Seconds to wait for the slowest thread to be ready.
@@ -50,9 +50,9 @@ _PACKAGES = ('SQLAlchemy', 'oslo.db', 'PyMySQL', 'psycopg')
 class Target:
     """A database that is measured.
 
-    :param name: what it is called
+    :param name: its name
     :param url: its URL
-    :param server: what runs it; SQLite has none
+    :param server: the fixture of its server; SQLite has none
     """
 
     name: str
@@ -60,13 +60,13 @@ class Target:
     server: servers.Server | None
 
     def version(self) -> str:
-        """Return what the database says of itself."""
+        """Return the version of the database."""
         backend = dialects.backend_of(sa.make_url(self.url))
         function = 'sqlite_version()' if backend == 'sqlite' else 'version()'
         engine = sa.create_engine(self.url, poolclass=sa.NullPool)
         with engine.connect() as connection:
             found = connection.scalar(sa.text(f'SELECT {function}'))
-        # PostgreSQL goes on about its compiler.
+        # PostgreSQL adds its compiler.
         return str(found).split(' on ')[0]
 
 
@@ -87,7 +87,7 @@ def started(name: str) -> Iterator[Target]:
 
 
 class Threads:
-    """Work that threads do again and again, in one way.
+    """Work that threads repeat, in one way.
 
     ``failures`` are the errors that are counted; any other one ends the
     benchmark.
@@ -97,14 +97,14 @@ class Threads:
     failures: tuple[type[Exception], ...] = ()
 
     def worker(self) -> contextlib.AbstractContextManager[Callable[[], Any]]:
-        """Return what one thread calls, set up for it."""
+        """Return the function that one thread calls, set up for it."""
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Make what a turn needs."""
+        """Create what a turn needs."""
 
     def check(self, done: int) -> None:
-        """Compare the database with what a turn has done.
+        """Compare the database with the work of a turn.
 
         :param done: how many calls have ended well
         """
@@ -112,13 +112,13 @@ class Threads:
 
 @dataclasses.dataclass
 class Tally:
-    """What was measured of one way.
+    """The measurements of one way.
 
     :param seconds: how long it was measured
     :param finished: how many calls ended well in that time
-    :param times: seconds of each call that ended well; also of those that
-        were under way when time was up, or the slowest would be missing
-    :param errors: error to how often it was raised
+    :param times: seconds of each call that ended well, including those that
+        were running at the end, as the slowest would be missing otherwise
+    :param errors: error to the number of times that it was raised
     """
 
     seconds: float = 0.0
@@ -129,7 +129,7 @@ class Tally:
     )
 
     def figures(self) -> dict[str, Any]:
-        """Return what there is to print."""
+        """Return the figures to print."""
         times = sorted(self.times)
         return {
             'calls_a_second': round(self.finished / self.seconds, 1),
@@ -148,12 +148,12 @@ def _milliseconds(times: list[float], part: float) -> float | None:
 
 
 class Slice:
-    """Some threads at one way for some seconds.
+    """Some threads that work in one way for some seconds.
 
     :param way: the way
     :param threads: how many
     :param seconds: for how long it is measured
-    :param tally: what to add to
+    :param tally: the measurements to add to
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Slice:
         self._done = 0
 
     def run(self) -> None:
-        """Run the threads to their end; an error of theirs is raised here."""
+        """Run the threads to their end; their errors are raised here."""
         self._way.prepare()
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
             ends = [pool.submit(self._work) for _ in range(self._threads)]
@@ -187,7 +187,7 @@ class Slice:
     def _work(self) -> None:
         try:
             with self._way.worker() as call:
-                # It opens the connection, and is not measured.
+                # The first call opens the connection, and is not measured.
                 self._note(call, counts=False)
                 self._barrier.wait()
                 while time.monotonic() < self._end:
@@ -217,7 +217,7 @@ class Slice:
 def in_turns(
     ways: list[Threads], threads: int, seconds: float, rounds: int
 ) -> list[dict[str, Any]]:
-    """Return the figures of ways that take turns, another one first each time.
+    """Return the figures of ways that take turns, each first in turn.
 
     :param ways: the ways
     :param threads: how many work at once
@@ -236,12 +236,12 @@ def in_turns(
 
 
 def progress(text: str) -> None:
-    """Say on stderr what is going on."""
+    """Print on stderr what is being done."""
     print(text, file=sys.stderr, flush=True)
 
 
 def header() -> dict[str, Any]:
-    """Return on what, with what and when it is measured."""
+    """Return the machine, the versions and the time of the measurement."""
     now = datetime.datetime.now(datetime.UTC)
     return {
         'date': now.isoformat(timespec='seconds'),
@@ -256,7 +256,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """Return a table, with numbers to the right.
 
     :param columns: the names of the columns
-    :param rows: what is in them; None is a dash
+    :param rows: the rows; None is shown as a dash
     """
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, column in enumerate(columns):
@@ -276,5 +276,5 @@ def _text(value: Any) -> str:
 
 
 def console() -> Console:
-    """Return where tables go: stdout, of one width in files."""
+    """Return the console for tables: stdout, with a fixed width in files."""
     return Console(width=None if sys.stdout.isatty() else 120)

@@ -4,9 +4,9 @@ Each way does the same work:
 
 - "layer": the calls of db.api;
 - "driver", in quotas: the bare driver, which sends the statements of the
-  layer: what is left to gain;
-- "oslo.db": the usual way, by its stock enginefacade and the ORM: SELECT ...
-  FOR UPDATE, compare in Python, write.
+  layer: the limit of any optimisation;
+- "oslo.db": the usual way, by its enginefacade and the ORM: SELECT ... FOR
+  UPDATE, compare in Python, write.
 """
 
 import contextlib
@@ -31,7 +31,8 @@ from myservice import exception
 from myservice.db import models
 from myservice.db.engine import engines as engines
 
-# More than anybody can claim in a turn, and as many older ones that are held.
+# More than the threads can claim in a turn, and as many older ones that are
+# held.
 _FREE = _HELD = 20_000
 
 _ROUNDS = 4
@@ -109,11 +110,11 @@ class OsloPairs(Pairs):
 
 
 class Claims(common.Threads):
-    """The next free resource; each thread claims for a service of its own.
+    """The next free resource; each thread claims for its own service.
 
     :param target: the database
-    :param services: the ids of those that claim, after that of the one that
-        holds the older half of the resources
+    :param services: the ids of the services: first the one that holds the
+        older half of the resources, then those that claim
     """
 
     def __init__(self, target: common.Target, services: list[str]) -> None:
@@ -176,7 +177,7 @@ class OsloClaims(Claims):
 
 @contextlib.contextmanager
 def _usual(target: common.Target, connections: int) -> Iterator[Retried]:
-    """Open the layer, for all the process, and return the usual way."""
+    """Open the layer, for the whole process, and return the usual way."""
     data.create_tables(target.url)
     ways = [
         kind(target.url, max_pool_size=connections)

@@ -1,4 +1,4 @@
-"""The rows that are worked on."""
+"""The rows that the jobs use."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ class Data:
     statuses: dict[str, int]
 
     def flip(self, resource_id: str) -> tuple[str, str, str]:
-        """Return a resource, its status, and the one that it shall get."""
+        """Return a resource, its status, and the status that it gets next."""
         now = self.statuses[resource_id]
         self.statuses[resource_id] = 1 - now
         return resource_id, STATUSES[now], STATUSES[1 - now]
 
 
 def create_tables(url: str) -> None:
-    """Make all tables anew."""
+    """Create all tables again."""
     made = sa.create_engine(url)
     models.Base.metadata.drop_all(made)
     models.Base.metadata.create_all(made)
@@ -79,7 +79,7 @@ def add_services(url: str, count: int) -> list[str]:
 
 
 def add_resources(url: str, service_id: str | None, count: int) -> None:
-    """Insert resources that a service holds, or nobody."""
+    """Insert resources, held by a service or free."""
     made = sa.create_engine(url)
     rows = [
         _resource(each) | {'service_id': service_id} for each in _ids(count)
@@ -97,7 +97,7 @@ def _insert(connection: Any, model: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def analyse(engine: sa.Engine) -> None:
-    """Let the server see what there is, before it makes plans."""
+    """Let the server collect statistics for its plans."""
     table = 'TABLE ' if dialects.backend_of(engine.dialect) == 'mysql' else ''
     with engine.connect() as connection:
         for name in models.Base.metadata.tables:

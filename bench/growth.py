@@ -29,10 +29,10 @@ _PAGE = 100
 
 
 class Threaded(common.Threads):
-    """A way whose threads call one method, each with a row of its own.
+    """A way whose threads call one method, each with its own row.
 
-    :param name: that of the way
-    :param open_way: gives a thread its way
+    :param name: the name of the way
+    :param open_way: opens the way for a thread
     :param method: the method
     :param services: the ids of the rows
     """
@@ -60,7 +60,7 @@ class Threaded(common.Threads):
 def measure_threads(
     target: common.Target, seconds: float
 ) -> list[dict[str, Any]]:
-    """Return how many calls a second some threads make.
+    """Return the number of calls a second that some threads make.
 
     :param target: the database
     :param seconds: how long each way is measured
@@ -99,7 +99,7 @@ def _fill_pool(engine: sa.Engine, count: int) -> None:
 def measure_rows(
     target: common.Target, most: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Return what calls cost, as the table of services grows.
+    """Return the cost of calls, as the table of services grows.
 
     :param target: the database
     :param most: how many rows there are in the end
@@ -121,7 +121,7 @@ def measure_rows(
 def _of_size(
     target: common.Target, services: list[str], rounds: int
 ) -> list[dict[str, Any]]:
-    # From all over the table, the first and the last among them.
+    # From the whole table, including the first and the last.
     step = max(len(services) // 50, 1)
     some = [(each,) for each in services[::step]]
     with contextlib.ExitStack() as stack:
@@ -148,7 +148,7 @@ def _of_size(
     ]
 
 
-#: name to a call, and whether it takes an id
+#: name to a call, and to whether it takes an id
 _Calls = dict[str, tuple[Callable[..., Any], bool]]
 
 
@@ -186,7 +186,7 @@ def _first_page(way: Any) -> Callable[[], list[Any]]:
 
 
 def _paginate(session: Any, marker: str) -> list[Any]:
-    """Return a page by oslo.db's own means."""
+    """Return a page by oslo.db's own functions."""
     service = models.Service
     row = session.get(service, marker)
     query = session.query(service).filter(service.deleted == '')

@@ -1,4 +1,4 @@
-"""What calls.py lets all ways do, and with which arguments."""
+"""The jobs that calls.py measures, and their arguments."""
 
 import dataclasses
 import itertools
@@ -14,12 +14,12 @@ Arguments = list[tuple[Any, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Calls that are measured, one kind of them after the other.
+    """Calls that are measured, one method after the other.
 
-    :param name: what --only takes
-    :param steps: method of a way to what tables call it; a later method
-        takes what the one before it has returned
-    :param arguments: returns those of some calls of the first method
+    :param name: the name for --only
+    :param steps: method of a way to its name in tables; a method gets the
+        result of the one before it
+    :param arguments: returns the arguments of some calls of the first method
     :param part: how many calls a round has, as a part of --calls
     """
 
@@ -42,7 +42,7 @@ def _some(ids: list[str], count: int) -> list[str]:
 
 
 def _claims(data: Data, count: int) -> Arguments:
-    # Nobody can claim one of them twice.
+    # Each of them can be claimed only once.
     return [
         (resource_id, data.services[0])
         for resource_id in data.resources[:count]

@@ -1,4 +1,4 @@
-"""Lets ways take turns, and notes what each call costs."""
+"""Lets ways take turns, and records the cost of each call."""
 
 import dataclasses
 import gc
@@ -13,13 +13,13 @@ from data import Data
 from jobs import Arguments
 from jobs import Job
 
-#: what is noted of each call, in microseconds
+#: the clocks that are recorded for each call, in microseconds
 CLOCKS = ('cpu', 'wall')
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What a call of a batch has cost, in microseconds."""
+    """The cost of a call of a batch, in microseconds."""
 
     cpu: float
     wall: float
@@ -30,11 +30,11 @@ def timed(
     arguments: Arguments,
     keep: bool,
 ) -> tuple[Sample, list[Any]]:
-    """Make some calls, and return what each has cost, and the results.
+    """Make some calls, and return the cost of each, and the results.
 
     :param call: the call
-    :param arguments: those of each call
-    :param keep: whether somebody wants the results
+    :param arguments: the arguments of each call
+    :param keep: whether to return the results
     """
     results: list[Any] = []
     wall, cpu = time.perf_counter(), time.process_time()
@@ -54,7 +54,7 @@ class Comparison:
     """The samples of all ways at one job.
 
     :param job: the job
-    :param ways: the ways, the first of which the others are compared with
+    :param ways: the ways; the others are compared with the first
     :param data: the rows
     :param calls: how many calls a round has, if the job says nothing else
     """
@@ -75,15 +75,15 @@ class Comparison:
         }
 
     def warm_up(self) -> None:
-        """Let each way do it some times, unmeasured."""
-        # psycopg prepares what it has sent five times.
+        """Let each way do the job a few times, unmeasured."""
+        # psycopg prepares a statement after five executions.
         count = min(self._calls, 8)
         for label, way in self._labelled():
             for _ in self._batch(label, way, count):
                 pass
 
     def round(self, turn: int) -> None:
-        """Measure each way once, in another order each time.
+        """Measure each way once; the order changes with the turn.
 
         :param turn: the number of the round
         """
@@ -96,7 +96,7 @@ class Comparison:
                 self.samples[step].setdefault(label, []).append(sample)
 
     def _labelled(self) -> list[tuple[str, Any]]:
-        # The first one twice: what differs between the two is noise.
+        # The first one twice: the difference between the two is noise.
         first, *others = ((way.name, way) for way in self._ways)
         return [first, (f'{first[0]} again', first[1]), *others]
 
@@ -106,8 +106,8 @@ class Comparison:
         arguments = self._job.arguments(self._data, calls)
         steps = list(self._job.steps)
         for step in steps:
-            # What the one before has left is not for this one to clear up;
-            # of short calls it is little, and all of it would take long.
+            # A way must not pay for the garbage of the one before; short calls
+            # leave little, and a full collection takes long.
             gc.collect(1 if self._job.part else 2)
             sample, results = timed(
                 getattr(way, step), arguments, step != steps[-1]
@@ -116,7 +116,7 @@ class Comparison:
             yield step, sample
 
     def figures(self) -> list[dict[str, Any]]:
-        """Return what is printed of each step and way."""
+        """Return the figures to print of each step and way."""
         return [
             {
                 'job': self._job.name,
@@ -146,10 +146,10 @@ def median(samples: list[Sample], clock: str) -> float:
 def ratio(
     samples: list[Sample], others: list[Sample], clock: str
 ) -> dict[str, float]:
-    """Return how one compares with another, round by round.
+    """Return the ratios of two ways, round by round.
 
-    :param samples: of the one
-    :param others: of the other, in the same rounds
+    :param samples: the samples of the first way
+    :param others: those of the second way, in the same rounds
     :param clock: one of CLOCKS
     :returns: median and quartiles of the ratios
     """

@@ -1,9 +1,9 @@
-"""What the calls of the layer cost, beside the same work by other ways.
+"""Measures the calls of the layer, and the same work in other ways.
 
 The ways take turns on the same rows of the same database: the bare driver, the
-layer, and oslo.db's enginefacade as its documentation shows it. The databases
-are private ones, which it starts and stops. How to read the figures:
-bench/README.rst.
+layer, and oslo.db's enginefacade as its documentation shows it. The program
+starts and stops its own private databases. bench/README.rst says how to read
+the figures.
 """
 
 import argparse
@@ -35,7 +35,7 @@ _RATE = {
     'errors': 'errors',
 }
 
-#: name of a table to its title, and what it shows of each row
+#: name of a table to its title, and the columns that it shows
 _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     'calls': (
         'microseconds of a call, medians; CPU is that of the client, "x" a '
@@ -108,7 +108,7 @@ _PARTS: dict[str, Callable[..., dict[str, _Rows]]] = {
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure all that is asked for, and return it as JSON has it."""
+    """Measure all requested parts, and return the figures for JSON."""
     report: dict[str, Any] = {**common.header(), 'databases': {}}
     report |= {name: [] for name in _TABLES}
     for name in arguments.databases:
@@ -122,7 +122,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print a report, for a person."""
+    """Print a report for people."""
     console = common.console()
     for name, value in (report | report['databases']).items():
         if isinstance(value, str):
@@ -180,7 +180,7 @@ def parse() -> argparse.Namespace:
 def _number(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError('it is 1 at least')
+        raise argparse.ArgumentTypeError('it must be 1 at least')
     return number
 
 
@@ -204,7 +204,7 @@ def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
 def main() -> None:
     """Measure and print."""
     arguments = parse()
-    # Each retry would be a warning.
+    # Each retry would print a warning.
     logging.basicConfig(level=logging.CRITICAL)
     report = measure(arguments)
     if arguments.json:

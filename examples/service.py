@@ -1,11 +1,11 @@
-"""A small web service on myservice: who is alive, and who may use how much.
+"""A small web service on myservice: services, and quotas of projects.
 
 ::
 
     python examples/service.py --config-file examples/service.conf
 
-It believes the headers that say who asks (X-Roles, X-Project-Id), so it
-listens on loopback: put in front of it what authenticates.
+It trusts the headers that name the caller (X-Roles, X-Project-Id), so it
+listens on loopback: put authentication in front of it.
 """
 
 from typing import Any
@@ -28,16 +28,16 @@ OPTS = [
     cfg.PortOpt('port', default=8080, help='On which port to listen.'),
 ]
 
-# The first that fits.
+# The first class that fits decides.
 STATUSES: list[tuple[type[Exception], int]] = [
     (exception.InvalidInput, 400),
     (exception.Forbidden, 403),
     (exception.NotFound, 404),
     (exception.OverQuota, 413),
     (exception.Conflict, 409),
-    # Who repeats it could do it twice.
+    # A repetition could do it twice.
     (exception.CommitUnknown, 500),
-    # What remains of the database, after all retries.
+    # The errors of the database that remain after all retries.
     *((kind, 503) for kind in db.api.DATABASE_ERRORS),
     (exception.MyServiceError, 500),
 ]
@@ -46,7 +46,7 @@ app = fastapi.FastAPI(title='myservice')
 
 
 def answer_error(_: fastapi.Request, error: Exception) -> fastapi.Response:
-    """Answer with the status of an error, and what it says."""
+    """Answer with the status and the message of an error."""
     status = next(code for kind, code in STATUSES if isinstance(error, kind))
     return responses.JSONResponse({'error': str(error)}, status)
 
@@ -59,7 +59,7 @@ for kind, _status in STATUSES:
 async def list_services(
     context: Context, limit: int = 100, marker: str | None = None
 ) -> list[dict[str, Any]]:
-    """List services, a page of them."""
+    """List one page of services."""
     rows: Any = await run(
         db.api.service_get_all, context, limit=limit, marker=marker
     )
@@ -89,7 +89,7 @@ def destroy(context: Context, service_id: str) -> None:
 def reserve(
     context: Transaction, deltas: dict[str, int], commit: bool = False
 ) -> dict[str, list[str]]:
-    """Reserve parts of the project's quota, and use them if told to."""
+    """Reserve quota of the project, and commit it if told to."""
     reservations = db.api.quota_reserve(context, deltas)
     if commit:
         db.api.reservation_commit(context, reservations)
@@ -97,7 +97,7 @@ def reserve(
 
 
 def main() -> None:
-    """Read the configuration, make the tables, and serve."""
+    """Read the configuration, create the tables, and serve."""
     conf.CONF.register_cli_opts(OPTS)
     conf.CONF(project='myservice')
     migration.sync()

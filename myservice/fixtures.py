@@ -1,4 +1,4 @@
-"""Fixtures for tests of myservice, and of what is built on it; public.
+"""Public fixtures, for tests of myservice and of services that use it.
 
 ``Database`` gives a test an empty database with all tables, in milliseconds::
 
@@ -66,7 +66,7 @@ class Database(fixtures.Fixture):
         self.addCleanup(db.api.configure, options.CONF)
 
     def configure(self, **overrides: Any) -> None:
-        """Override options of [database], and start the engines anew."""
+        """Override options of [database], and restart the engines."""
         for name, value in overrides.items():
             self.conf.set_override(name, value, group='database')
         db.api.configure(self.conf)
@@ -77,10 +77,10 @@ class Database(fixtures.Fixture):
 
 
 class OtherDatabase(fixtures.Fixture):
-    """Another empty database, whose ``engines`` are for ``context.using()``.
+    """Another empty database; its ``engines`` are for ``context.using()``.
 
-    :param overrides: options of [database], by name; without ``connection``
-        it is on the same server as that of ``Database``
+    :param overrides: options of [database], by name; without ``connection`` it
+        is on the same server as that of ``Database``
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -158,9 +158,9 @@ def _direct(url: sa.URL, **arguments: Any) -> sa.Engine:
 
 
 class QuotaCounters(fixtures.Fixture):
-    """Counts resources in other ways while the fixture is set up.
+    """Replaces the counters of resources while the fixture is set up.
 
-    :param counters: resource to its counter; others have none
+    :param counters: resource to its counter; other resources have none
     """
 
     def __init__(self, **counters: Any) -> None:

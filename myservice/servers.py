@@ -1,11 +1,11 @@
 """Private database servers on loopback, in temporary directories.
 
-As fixtures they serve one test. As a program they serve a whole run::
+A fixture starts one for a test. The program starts one for a whole run::
 
     python -m myservice.servers mariadb -- stestr run
 
-starts a server, gives its URL to the command in MYSERVICE_TEST_CONNECTION,
-stops the server and exits as the command did.
+starts a server, passes its URL to the command in MYSERVICE_TEST_CONNECTION,
+stops the server, and exits with the exit code of the command.
 """
 
 import argparse
@@ -30,7 +30,7 @@ CONNECTION = 'MYSERVICE_TEST_CONNECTION'
 
 
 class Server(fixtures.Fixture):
-    """A server of our own; ``url`` leads to its empty database ``test``."""
+    """A private server; ``url`` is that of its empty database ``test``."""
 
     program: ClassVar[str]
     driver: ClassVar[str]
@@ -42,8 +42,8 @@ class Server(fixtures.Fixture):
         self.process: subprocess.Popen[bytes] | None = None
 
     def _setUp(self) -> None:
-        # Not inside of a directory that a test has made for itself: those
-        # are closed to the account that PostgreSQL runs under.
+        # Not inside of a directory that a test has made: the account of
+        # PostgreSQL has no access to those.
         top = os.environ.get('TMPDIR', '/tmp')
         self.directory = pathlib.Path(
             tempfile.mkdtemp(prefix='myservice-', dir=top)
@@ -69,7 +69,7 @@ class Server(fixtures.Fixture):
 
     @property
     def root_url(self) -> sa.URL:
-        """The URL of a database that is there from the start."""
+        """The URL of a database that exists from the start."""
         raise NotImplementedError
 
     def initialise(self) -> None:
@@ -85,7 +85,7 @@ class Server(fixtures.Fixture):
         return {}
 
     def environment(self) -> dict[str, str]:
-        """Return what the server finds in its environment, beside ours."""
+        """Return additional environment variables of the server."""
         return {}
 
     def start(self) -> None:
@@ -121,7 +121,7 @@ class Server(fixtures.Fixture):
             process.wait(60)
 
     def pause(self) -> None:
-        """Let the server answer nobody until ``resume()``."""
+        """Stop the server from answering until ``resume()``."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -161,7 +161,7 @@ class MariaDB(Server):
 
     def command(self) -> list[str]:
         settings = {
-            # Without fsync, but what was committed survives a kill.
+            # Without fsync; committed writes still survive a kill.
             'innodb_flush_log_at_trx_commit': 2,
             'innodb_buffer_pool_size': '64M',
             'max_connections': 500,
@@ -183,9 +183,9 @@ class MariaDB(Server):
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL server; settings are those of postgresql.conf.
+    """A PostgreSQL server; settings are options of postgresql.conf.
 
-    :param language: what its messages are in, such as 'de'
+    :param language: the language of its messages, such as 'de'
     """
 
     program = 'postgres'
@@ -239,15 +239,15 @@ class PostgreSQL(Server):
         ]
 
     def account(self) -> dict[str, Any]:
-        # It refuses to run as root, for good reasons.
+        # It refuses to run as root.
         if os.geteuid() != 0:
             return {}
         group = pwd.getpwnam('postgres').pw_gid
         return {'user': 'postgres', 'group': group, 'extra_groups': []}
 
     def environment(self) -> dict[str, str]:
-        # The locale that it has, C.UTF-8, has messages in any language, so
-        # no other one has to be installed.
+        # With its locale, C.UTF-8, messages can be in any language, so no
+        # other locale has to be installed.
         return {'LANGUAGE': self.language}
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -256,10 +256,10 @@ class PostgreSQL(Server):
 
 
 class PgBouncer(Server):
-    """PgBouncer in transaction mode before a PostgreSQL server of its own.
+    """PgBouncer in transaction mode, with its own PostgreSQL server.
 
     Each transaction gets another connection of the server, in turn. Settings
-    are those of PgBouncer.
+    are options of PgBouncer.
     """
 
     program = 'pgbouncer'
@@ -275,7 +275,7 @@ class PgBouncer(Server):
         return sa.make_url(self.url).set(database='postgres')
 
     def make_database(self) -> None:
-        """Do nothing: its server has it."""
+        """Do nothing: its server has the database."""
 
     def initialise(self) -> None:
         settings = {
@@ -287,7 +287,7 @@ class PgBouncer(Server):
             'auth_user': self.user,
             'pool_mode': 'transaction',
             'server_round_robin': 1,
-            # It would let all wait after one that named no database.
+            # One client that named no database would make all others wait.
             'server_login_retry': 0,
             'min_pool_size': 3,
             'default_pool_size': 40,
@@ -360,7 +360,7 @@ def _free_port() -> int:
 
 
 def main() -> int:
-    """Run a command beside a private server."""
+    """Run a command with a private server."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     programs = {**SERVERS, 'pgbouncer': PgBouncer}
     parser.add_argument('server', choices=sorted(programs))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds a wheel from a tree without git, and uses it in an empty environment:
-# what is missing from it (migrations, templates) is missed there. Then it
-# builds the documentation of that tree.
+# Builds a wheel from a tree without git, and uses it in an empty environment,
+# where a missing file (migrations, templates) is noticed. Then it builds the
+# documentation of that tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -31,4 +31,4 @@ venv/bin/pip install -q -c tree/constraints.txt -r tree/doc/requirements.txt
 # Without -W: the theme warns that there is no git.
 venv/bin/sphinx-build -q tree/doc/source html
 test -f html/reference/release-notes.html
-echo 'The wheel has all that it needs, and so have the sources.'
+echo 'The wheel and the sources are complete.'

@@ -1,4 +1,4 @@
-"""Print how the tests of subunit streams ended, as one line.
+"""Print the results of the tests in subunit streams, as one line.
 
 Usage: stestr last --subunit | python tools/count_results.py
 """
@@ -13,7 +13,7 @@ counts: collections.Counter[str] = collections.Counter()
 
 
 def count(test: dict[str, object]) -> None:
-    """Count one test by how it ended."""
+    """Count one test by its result."""
     counts[str(test['status'])] += 1
 
 

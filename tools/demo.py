@@ -1,10 +1,10 @@
-"""The main job, on SQLite, for a person to watch: ``tox -e demo``.
+"""Shows the main job on SQLite, for a person to watch: ``tox -e demo``.
 
-Three agents live as processes; one is killed and seen down, one is disabled,
-the dead one is destroyed, the others are stopped. Then three agents share the
-work on 200 resources: one is killed in the middle of it, another sleeps until
-its claims are taken over. Each step checks that what it says is so; the first
-that is not ends the demo with exit code 1.
+Three agents run as processes. One is killed and seen down, one is disabled,
+the killed one is destroyed, the others are stopped. Then three agents share
+the work on 200 resources: one is killed in the middle of it, another sleeps
+until its claims are taken over. Each step checks what it prints; if a check
+fails, the demo ends with exit code 1.
 """
 
 import contextlib
@@ -44,8 +44,8 @@ concurrency = 2
 take_over_interval = 0.5
 """
 
-# The database itself counts, whatever agents say: each write that makes a
-# resource available, while somebody holds it, is an effect.
+# The database itself counts, independently of the agents: each write that
+# makes a resource available while a service holds it is an effect.
 COUNTER = """\
 CREATE TABLE effects (resource_id, service_id);
 CREATE TRIGGER count_effects AFTER UPDATE ON resources
@@ -61,10 +61,10 @@ FROM effects JOIN services ON services.id = service_id
 
 
 class Demo:
-    """The steps in which services live, in order, and what all steps need.
+    """The steps with services, in order, and what all steps need.
 
     :param directory: for the configuration and the database
-    :param processes: ends the agents, however the demo ends
+    :param processes: ends the agents at the end of the demo
     """
 
     def __init__(
@@ -115,17 +115,17 @@ class Demo:
         self.wait_for('nobody to be up', lambda: self.up() == '')
 
     def step(self, title: str) -> None:
-        """Say what comes."""
+        """Print the title of the next step."""
         print(f'\n== {title} ==', flush=True)
 
     def check(self, claim: str, holds: bool) -> None:
-        """End the demo unless a claim holds."""
+        """Print a check, and end the demo if it fails."""
         print(f'  {"yes" if holds else "NO"}: {claim}', flush=True)
         if not holds:
             raise SystemExit(1)
 
     def wait_for(self, what: str, holds: Callable[[], bool]) -> None:
-        """Wait until something holds, and end the demo if it never does."""
+        """Wait until a check succeeds, and end the demo if it never does."""
         give_up = time.monotonic() + 30
         while time.monotonic() < give_up:
             if holds():
@@ -136,7 +136,7 @@ class Demo:
     def start_agent(
         self, host: str, *arguments: str
     ) -> subprocess.Popen[bytes]:
-        """Start an agent, to be killed at the latest when the demo ends."""
+        """Start an agent, which is killed at the latest when the demo ends."""
         options = ('--host', host, '--binary', 'demo', *arguments)
         agent = subprocess.Popen([*self.program('agent'), *options])
         self._processes.callback(agent.wait)
@@ -155,7 +155,7 @@ class Demo:
         subprocess.run([*self.program('manage'), *arguments], check=True)
 
     def services(self) -> list[dict[str, Any]]:
-        """Return what ``service list --json`` says."""
+        """Return the answer of ``service list --json``."""
         answer = subprocess.run(
             [*self.program('manage'), 'service', 'list', '--json'],
             check=True,
@@ -184,8 +184,8 @@ class Demo:
 class Work:
     """The steps in which agents work, in order.
 
-    :param demo: says what comes, checks it, and starts agents
-    :param directory: the demo's
+    :param demo: prints titles, checks, and starts agents
+    :param directory: the directory of the demo
     """
 
     def __init__(self, demo: Demo, directory: pathlib.Path) -> None:
@@ -237,7 +237,7 @@ class Work:
         self.end()
 
     def request(self) -> None:
-        """Let the project ask for what it may have, and one more."""
+        """Create as many resources as the quota allows, and one more."""
         manage = self._demo.show
         manage('quota', 'set', 'p', 'resources', str(RESOURCES))
         manage('quota', 'show', 'p')
@@ -263,12 +263,12 @@ class Work:
             )
 
     def connect(self) -> sqlite3.Connection:
-        """Return a connection of our own; it waits for one second."""
+        """Return a separate connection, which waits for at most one second."""
         path = self._directory / 'demo.sqlite'
         return sqlite3.connect(path, timeout=1, isolation_level=None)
 
     def effects(self) -> dict[str, set[str]]:
-        """Return for each agent what it has made available."""
+        """Return the resources that each agent has made available."""
         found: dict[str, set[str]] = {host: set() for host in WORKERS}
         with contextlib.closing(self.connect()) as connection:
             for host, resource_id in connection.execute(EFFECTS):
@@ -276,7 +276,7 @@ class Work:
         return found
 
     def wait_for_effects(self, what: str, total: int) -> None:
-        """Wait until each agent has done some, and all together so many."""
+        """Wait until each agent has done some, and all together enough."""
 
         def done() -> bool:
             counts = [len(found) for found in self.effects().values()]
@@ -291,17 +291,18 @@ class Work:
         self._demo.check(what, True)
 
     def claimed(self, host: str) -> dict[str, str]:
-        """Return what an agent holds, each with its status."""
+        """Return the resources that an agent holds, each with its status."""
         services = db.api.service_get_all(self._context, {'host': host})
         filters = {'service_id': [service.id for service in services]}
         rows = db.api.resource_get_all(self._context, filters)
         return {row.id: row.status for row in rows}
 
     def pause(self, host: str) -> set[str]:
-        """Let an agent sleep where it works, and return what it holds.
+        """Pause an agent while it works, and return the resources that it
+        holds.
 
-        Not where it writes: SQLite has one writer, and the others would wait
-        for it.
+        It is not paused while it writes: SQLite has one writer, and the others
+        would wait for it.
         """
         agent = self._agents[host]
         for _ in range(100):
@@ -317,7 +318,7 @@ class Work:
         return set()
 
     def somebody_writes(self) -> bool:
-        """Return whether somebody writes, and goes on for a second."""
+        """Return whether a write is running, and goes on for a second."""
         with contextlib.closing(self.connect()) as connection:
             try:
                 connection.execute('BEGIN IMMEDIATE')
@@ -333,7 +334,7 @@ class Work:
             print(f'  {resource_id}', flush=True)
 
     def wake(self, believed: set[str]) -> None:
-        """Wake w2, whose claims are lost, and list what it is refused."""
+        """Wake w2, whose claims are lost, and list its refused writes."""
         self._agents['w2'].send_signal(signal.SIGCONT)
         self._demo.wait_for(
             'its writes to be refused',
@@ -352,7 +353,7 @@ class Work:
         )
 
     def refusals(self, host: str) -> list[str]:
-        """Return the lines of an agent's log that tell of refused writes."""
+        """Return the lines about refused writes in an agent's log."""
         text = (self._directory / f'{host}.log').read_text()
         lines = [li for li in text.splitlines() if 'was refused' in li]
         return [line.partition('[-] ')[2] for line in lines]
@@ -373,7 +374,7 @@ class Work:
         self._demo.show('quota', 'check')
 
     def end(self) -> None:
-        """Stop the agents that are left."""
+        """Stop the remaining agents."""
         self._demo.step('Stop the others with SIGTERM')
         for host in ('w1', 'w2'):
             self._agents[host].send_signal(signal.SIGTERM)
@@ -382,8 +383,8 @@ class Work:
 
 
 def main() -> None:
-    """Run the demo in a directory of its own."""
-    # So that the agents are ended then, too.
+    """Run the demo in a temporary directory."""
+    # So that SIGTERM ends the agents, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with (
         tempfile.TemporaryDirectory(prefix='myservice-demo-') as name,
@@ -398,7 +399,7 @@ def main() -> None:
         )
         processes.callback(db.api.dispose)
         Work(demo, directory).run()
-        print('\nAll of it was as it should be.')
+        print('\nAll checks succeeded.')
 
 
 if __name__ == '__main__':

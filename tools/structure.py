@@ -1,4 +1,4 @@
-"""Prints how the code is built: sizes, imports, docstrings, types.
+"""Prints figures of the code: sizes, imports, docstrings, types.
 
 In a checkout::
 
@@ -27,7 +27,7 @@ _DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 
 
 def areas(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Return the files of each part of the code that is looked at.
+    """Return the files of each examined part of the code.
 
     :param root: the root of a checkout
     """
@@ -70,7 +70,7 @@ def sizes(files: list[pathlib.Path], root: pathlib.Path) -> dict[str, Any]:
 
 
 def _percentile(numbers: list[int], percent: int) -> int:
-    # The number that this part of them does not exceed.
+    # The number that this part of the values does not exceed.
     return sorted(numbers)[-(-len(numbers) * percent // 100) - 1]
 
 
@@ -85,7 +85,7 @@ def _lengths(tree: ast.Module) -> Iterator[int]:
 
 
 def _public(node: ast.Module | ast.ClassDef) -> Iterator[Any]:
-    """Return what has a name without an underscore, in classes too."""
+    """Return the functions and classes with public names, in classes too."""
     for child in node.body:
         if isinstance(child, _DEFINITIONS) and not child.name.startswith('_'):
             yield child
@@ -101,7 +101,7 @@ def _count_any(tree: ast.Module) -> int:
 
 
 class Imports:
-    """Which modules of myservice/db import which others of it.
+    """The imports between the modules of myservice/db.
 
     :param root: the root of a checkout
     """
@@ -128,7 +128,7 @@ class Imports:
                 yield from (alias.name for alias in node.names)
 
     def figures(self) -> dict[str, Any]:
-        """Return how many imports there are, and between which rooms."""
+        """Return the number of imports, in all and between each two rooms."""
         rooms: collections.Counter[tuple[str, str]] = collections.Counter(
             (self._rooms[source], self._rooms[target])
             for source, target in self.pairs
@@ -148,9 +148,10 @@ class Imports:
         }
 
     def _floors(self) -> int:
-        """Return how many modules stand on each other at most."""
+        """Return the length of the longest chain of imports."""
         floors = dict.fromkeys(self._rooms, 1)
-        # A circle would rise for ever; there are no more floors than modules.
+        # A cycle would never end; no chain is longer than the number of
+        # modules.
         for _ in self._rooms:
             raised = {
                 source: floors[target] + 1
@@ -184,9 +185,9 @@ def report(root: pathlib.Path) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> Iterator[str]:
-    """Return the lines that a person reads.
+    """Return the figures as lines of text.
 
-    :param found: what report has returned
+    :param found: the figures that report returned
     """
     for title, figures in itertools.chain(
         found['sizes'].items(),

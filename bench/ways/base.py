@@ -1,24 +1,24 @@
-"""What the ways share. Each has the methods that jobs.py names.
+"""The shared parts of the ways. Each has the methods that jobs.py names.
 
-They have the names of db.api's functions, and a connection (or pool) of their
-own. Rows are what a way has: tuples, or objects with attributes.
+The methods have the names of db.api's functions. Each way has its own
+connection (or pool), and its own rows: tuples, or objects with attributes.
 """
 
 from typing import NamedTuple
 
-#: [service] down_time, for those who have no configuration
+#: [service] down_time, for ways without a configuration
 DOWN_TIME = 60
 
-#: the resources of which quota_pair reserves 1, for a project with the name
-#: of the way, which has usages
+#: quota_pair reserves 1 of each, for a project with the name of the way,
+#: which has usages
 PAIR = ('resource_0', 'resource_1')
 
-#: of each of them; never met
+#: the limit of each of them; never reached
 LIMIT = 10**15
 
 
 class Claim(NamedTuple):
-    """What tells a claim from later ones, as the layer's does."""
+    """The token of a claim, as in the layer."""
 
     resource_id: str
     service_id: str
@@ -26,10 +26,10 @@ class Claim(NamedTuple):
 
 
 class NotThereError(Exception):
-    """A write has found no row; it would be a bug of the benchmark."""
+    """A write has found no row, which is a bug of the benchmark."""
 
 
 def expect_one(rows: int) -> None:
-    """Refuse another number of rows than one."""
+    """Refuse any number of rows but one."""
     if rows != 1:
         raise NotThereError(f'{rows} rows instead of one')

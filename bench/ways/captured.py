@@ -1,4 +1,4 @@
-"""What the layer sends to reserve and commit, sent by the bare driver."""
+"""The statements of the layer's reserve and commit, by the bare driver."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ from ways import layer
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """A statement that the layer has sent.
+    """A statement that the layer sent.
 
     :param sql: its text, for the driver; '' is a COMMIT
-    :param parameters: in the form that the driver takes
-    :param rows: how many it has changed
+    :param parameters: its parameters, as the driver takes them
+    :param rows: the number of rows that it changed
     """
 
     sql: str
@@ -45,7 +45,7 @@ class WrongRowcountError(Exception):
 
 
 class Captured:
-    """The bare driver, which sends what the layer sends for a pair.
+    """The bare driver, which sends the layer's statements of a pair.
 
     :param engine: the layer's engine for transactions
     """
@@ -61,7 +61,7 @@ class Captured:
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[Callable[[], None]]:
-        """Give a thread a connection of its own."""
+        """Give a thread its own connection."""
         with contextlib.closing(self._connect()) as connection:
             yield lambda: self._pair(connection)
 
@@ -71,7 +71,7 @@ class Captured:
         arguments, options = dialect.create_connect_args(self._engine.url)
         connection: Any = self._dbapi.connect(*arguments, **options)
         if dialects.backend_of(dialect) == 'sqlite':
-            # It is told BEGIN and COMMIT by what was captured.
+            # BEGIN and COMMIT are among the captured statements.
             connection.isolation_level = None
         else:
             dialect.set_isolation_level(connection, 'READ COMMITTED')
@@ -102,7 +102,7 @@ class Captured:
 
 
 def _capture(project_id: str) -> tuple[list[Sent], set[Any]]:
-    """Return what the layer sends for a pair, and the uuids in it."""
+    """Return the layer's statements of a pair, and the uuids in them."""
     engine = engines.get_engines().get_engine('core')
     sent: list[Sent] = []
 
@@ -115,12 +115,12 @@ def _capture(project_id: str) -> tuple[list[Sent], set[Any]]:
         sent.append(Sent(''))
 
     ctx = context.get_admin_context()
-    # The first one also makes the usages.
+    # The first pair also makes the usages.
     layer.pair(ctx, project_id)
     event.listen(engine, 'after_cursor_execute', statement)
     event.listen(engine, 'commit', commit)
     layer.pair(ctx, project_id)
-    # What has had a listener looks for others ever after.
+    # An engine that has had a listener always looks for others.
     db.api.dispose()
     return sent, _uuids(sent)
 

@@ -1,6 +1,6 @@
 """The bare drivers: statements written by hand, in the fewest round trips.
 
-Rows are tuples, whose values have the types that the layer's have.
+Rows are tuples, whose values have the same types as in the layer.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from myservice.db.sql import dialects
 from ways import base
 from ways import captured
 
-# In braces: what differs by server.
+# The parts in braces differ between servers.
 _COLUMNS = {
-    # A name behind a dot need not be quoted, on any of them.
+    # A name behind a dot need not be quoted on any server.
     'service': 't.id, t.host, t.binary, t.topic, t.availability_zone, '
     't.version, t.disabled, t.disabled_reason, t.forced_down, '
     't.last_seen_at, t.registration, t.unregistered_at, {times}, '
@@ -72,7 +72,7 @@ _PAGES = {
 
 
 class Driver:
-    """What the drivers have in common."""
+    """The shared code of the drivers."""
 
     name = 'driver'
     fragments: ClassVar[Mapping[str, str]]
@@ -80,7 +80,7 @@ class Driver:
 
     def __init__(self, url: str) -> None:
         self._connection: Any = self.connect(sa.make_url(url))
-        # INSERT knows no other name for its table.
+        # INSERT takes no other name for its table.
         returned = _COLUMNS['service'].replace('{times}', _COLUMNS['times'])
         fragments = {
             **_COLUMNS,
@@ -114,7 +114,7 @@ class Driver:
         self._open.close()
 
     def _execute(self, name: str, *values: Any) -> Any:
-        # A new one each time, as the documentation of all of them does.
+        # A new cursor each time, as in the documentation of each driver.
         cursor = self._connection.cursor()
         cursor.execute(self._texts[name], values)
         return cursor
@@ -189,7 +189,7 @@ class Driver:
 
     def quota_pair(self) -> None:
         if self._pair is None:
-            # What the layer sends; it has to be there, on this database.
+            # The statements of the layer, which has to use this database.
             bind = engines.get_engines().get_engine('transaction')
             worker = captured.Captured(bind).worker()
             self._pair = self._open.enter_context(worker)
@@ -209,7 +209,7 @@ class MariaDB(Driver):
         'binary': '`binary`',
         'now': 'UTC_TIMESTAMP(6)',
         'ago': f'(UTC_TIMESTAMP(6) - INTERVAL {base.DOWN_TIME} SECOND)',
-        # Without it the server sorts all rows; the layer has it, too.
+        # Without the hint the server sorts all rows; the layer has it, too.
         'by_service': 'FORCE INDEX (ix_services_id)',
         'by_resource': 'FORCE INDEX (ix_resources_id)',
         # A join locks the service, where a subquery would only read it.
@@ -281,7 +281,7 @@ class PostgreSQL(Driver):
 
 
 class SQLite(Driver):
-    """sqlite3, as durable as SQLite is by itself."""
+    """sqlite3, with the default durability of SQLite."""
 
     marker = '?'
     fragments = {

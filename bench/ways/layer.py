@@ -1,4 +1,4 @@
-"""The layer: the public functions, in a process that uses no other."""
+"""The layer: the public functions, in a process for one database."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def _calling(function: Callable[..., Any]) -> Callable[..., Any]:
 class Layer:
     """db.api, as services call it.
 
-    :param url: as for all ways
+    :param url: the URL of the database
     :param overrides: options of [database], by name
     """
 
@@ -42,7 +42,7 @@ class Layer:
         self._context = context.get_admin_context()
 
     def engine(self) -> sa.Engine:
-        """Return the engine that get and heartbeat use."""
+        """Return the engine of get and heartbeat."""
         return self._database.engine('autocommit')
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """oslo.db's enginefacade, by its decorators and with its defaults.
 
-The functions take a session that is in a transaction, and use it as the
-documentation of SQLAlchemy 2 does. Writes that depend on nothing that was
-read are one UPDATE, as careful services write them.
+The functions take a session in a transaction, and use it as in the
+documentation of SQLAlchemy 2. Writes that do not depend on a read are one
+UPDATE, as careful services write them.
 """
 
 import datetime
@@ -44,7 +44,7 @@ def _service_create(session: Any, host: str) -> str:
     service = models.Service(host=host, binary='agent')
     session.add(service)
     session.flush()
-    # For is_up, and what the server has filled in.
+    # For is_up, and for values that the server filled in.
     session.refresh(service)
     return service.id
 
@@ -121,7 +121,7 @@ def _resource_update(
 
 def _resource_claim(session: Any, resource_id: str, service_id: str) -> Any:
     resource, service = models.Resource, models.Service
-    # It must not be destroyed in this moment.
+    # The service must not be destroyed meanwhile.
     session.scalars(
         sa.select(service.id)
         .where(service.id == service_id, service.deleted == '')
@@ -146,7 +146,7 @@ def _hold(row: models.Resource, service_id: str) -> None:
 
 
 def claim_next(session: Any, service_id: str) -> None:
-    """Claim the oldest free resource: the one that others lock as well."""
+    """Claim the oldest free resource, which others lock as well."""
     resource = models.Resource
     row = session.scalars(
         sa.select(resource)
@@ -258,14 +258,14 @@ def _run(context: Any, function: Callable[..., Any], *arguments: Any) -> Any:
 
 @enginefacade.transaction_context_provider
 class Context:
-    """What a service passes around."""
+    """The context that a service passes on."""
 
 
 class OsloStock:
-    """The usage of its documentation: a decorated function for each call.
+    """The use in its documentation: a decorated function for each call.
 
-    :param url: as for all ways
-    :param options: what configure() takes beside the connection
+    :param url: the URL of the database
+    :param options: other arguments of configure()
     """
 
     name = 'oslo.db'
@@ -311,7 +311,8 @@ class OsloStock:
 
 
 class Retried(OsloStock):
-    """With its decorator that repeats what a deadlock has undone."""
+    """The same, with its decorator that repeats a function after a
+    deadlock."""
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)

@@ -23,7 +23,7 @@ _MARKUP = re.compile(r'([\\*`|_])')
 
 
 def parser_of(main: Callable[[list[str]], int]) -> argparse.ArgumentParser:
-    """Return the parser of a program: what prints its help.
+    """Return the parser of a program.
 
     :param main: the program
     """

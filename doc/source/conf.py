@@ -29,7 +29,7 @@ config_generator_config_file = [
     ('../config-generator.conf', '_static/myservice')
 ]
 
-# Not those for dashes: "--json" is no dash.
+# Not for dashes: "--json" is not a dash.
 smartquotes_action = 'qe'
 
 autodoc_member_order = 'bysource'
@@ -43,12 +43,12 @@ html_theme_options = {
     'sidebar_search': True,
 }
 openstackdocs_auto_name = False
-# It would be 0.0.1.devN: another one, and all pages anew, with each commit.
+# It would be 0.0.1.devN, so each commit would rebuild all pages.
 openstackdocs_auto_version = False
 
 
 class Statements(sql.SqlLexer):
-    """What is sent to a server; parts are left out by "…"."""
+    """Statements that are sent to a server; "…" stands for omitted parts."""
 
     tokens: ClassVar[dict[str, Any]] = sql.SqlLexer.tokens | {
         'root': [(r'[…\\]', token.Punctuation), *sql.SqlLexer.tokens['root']]

@@ -18,18 +18,18 @@ from myservice import fixtures
 from myservice.db.sql import dialects
 from myservice.tests import proxy
 
-# In seconds; the longest test takes a tenth of it.
+# In seconds; the longest test takes a tenth of this.
 _HANGS = 1200
 
 
 class TestCase(base.BaseTestCase):
-    """A test; a warning of SQLAlchemy fails it."""
+    """A test, which fails on a warning of SQLAlchemy."""
 
     def setUp(self) -> None:
         super().setUp()
-        # It prints where each thread is, and ends the worker: a test that
-        # waits for ever would say nothing, and stop all that comes after it.
-        # (oslotest's OS_TEST_TIMEOUT takes the signal that tests here use.)
+        # It prints where each thread is, and ends the worker: otherwise a test
+        # that waits for ever would print nothing, and block all later tests.
+        # (oslotest's OS_TEST_TIMEOUT uses a signal that tests here use.)
         assert sys.__stderr__ is not None
         faulthandler.dump_traceback_later(
             _HANGS, exit=True, file=sys.__stderr__
@@ -58,7 +58,7 @@ class DatabaseTestCase(TestCase):
     def in_threads(
         self, count: int, function: Callable[[int], Any]
     ) -> list[Any]:
-        """Call a function with 0 to count - 1, at once, in as many threads.
+        """Call a function with 0 to count - 1, at once, each in a thread.
 
         :returns: what the calls returned, or the exceptions that they raised
         """
@@ -76,10 +76,10 @@ class DatabaseTestCase(TestCase):
 
     @contextlib.contextmanager
     def commands(self) -> Iterator[list[str]]:
-        """Collect what travels to the database in this block, as SQL.
+        """Collect the statements that the database gets in this block.
 
-        On a server it is counted on the wire; in SQLite, which has none, by
-        the library itself. The connections in use are warm.
+        For a server a proxy counts them; SQLite has no server, so the library
+        itself counts them. The connections in use are warm.
         """
         sent: list[str] = []
         if self.backend == 'sqlite':
@@ -92,7 +92,7 @@ class DatabaseTestCase(TestCase):
         yield from self._commands_on_the_wire(sent)
 
     def use_proxy(self) -> proxy.FaultProxy:
-        """Let all connections pass through a proxy from now on."""
+        """Send all connections through a proxy from now on."""
         between = self.useFixture(proxy.FaultProxy(self.database.connection))
         self.database.configure(connection=between.url)
         return between
@@ -104,8 +104,8 @@ class DatabaseTestCase(TestCase):
             self.database.engine(form).connect().close()
         self._between.clear()
         yield sent
-        # psycopg forgets a prepared statement beside the next one: that is
-        # no round trip of its own.
+        # psycopg drops a prepared statement together with the next command:
+        # that is not a round trip.
         ignored = {'connect', 'quit'}
         if self.backend == 'postgresql':
             ignored.add('other')

@@ -1,8 +1,8 @@
-"""An example call of every public function, made from its arguments' names.
+"""An example call of every public function, by the names of its arguments.
 
-A new function is called by whatever goes through all of them (the budgets of
-round trips, the fault matrix) without a line of its own, as long as its
-arguments have names that are known here.
+Some tests call all functions (the budgets of round trips, the fault matrix).
+They also call a new function, without a line for it, as long as the names of
+its arguments are known here.
 """
 
 import ast
@@ -15,7 +15,7 @@ from myservice import context
 from myservice import db
 from myservice.tests import factories
 
-# What db.api offers beside transactions.
+# Other public names of db.api, which are not calls.
 NOT_CALLS = {
     'configure',
     'dispose',
@@ -39,7 +39,7 @@ NOT_CALLS = {
 
 
 class World:
-    """What the arguments of example calls are about.
+    """The rows that the arguments of example calls name.
 
     :param owner: the name of the project, and of the quota class
     :param new: the text that calls write
@@ -71,7 +71,7 @@ class World:
             )
             for _ in range(2)
         )
-        # Its holder is down, so that there is something to take over.
+        # Its holder is down, so that there is a claim to take over.
         self.claim = db.api.resource_claim(
             admin, self.claimed.id, self.other_service.id
         )
@@ -86,7 +86,8 @@ def names() -> list[str]:
 
 
 def writes(name: str) -> bool:
-    """Return whether a public function writes: it does not open to read."""
+    """Return whether a public function writes: its session is not
+    read-only."""
     source = textwrap.dedent(inspect.getsource(getattr(db.api, name)))
     return not any(
         isinstance(part, ast.keyword) and part.arg == 'read_only'
@@ -96,10 +97,10 @@ def writes(name: str) -> bool:
 
 
 def example(name: str, world: World) -> Callable[[], Any]:
-    """Return a call of a public function, with arguments that suit it.
+    """Return a call of a public function, with suitable arguments.
 
     :param name: the name of the function in db.api
-    :param world: what the arguments are about
+    :param world: the rows that the arguments name
     """
     function = getattr(db.api, name)
     arguments = [
@@ -145,7 +146,7 @@ ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'claim': lambda name, world: world.claim,
     'project_id': lambda name, world: world.project_id,
     'class_name': lambda name, world: world.class_name,
-    # Those that create something need one that is not there yet.
+    # Functions that create something need a name that is not there yet.
     'resource': lambda name, world: (
         'gigabytes' if name.endswith('_create') else 'resources'
     ),

@@ -1,4 +1,4 @@
-"""Short ways to what tests need."""
+"""Short functions to create what tests need."""
 
 import itertools
 from typing import Any
@@ -11,7 +11,7 @@ _numbers = itertools.count(1)
 
 
 def create_service(**values: Any) -> models.Service:
-    """Create a service; what is not given is made up, and unique."""
+    """Create a service; values that are not given are made up, and unique."""
     number = next(_numbers)
     defaults = {'host': f'host-{number}', 'binary': 'myservice-agent'}
     return db.api.service_create(

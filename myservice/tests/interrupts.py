@@ -1,4 +1,4 @@
-"""Interrupts for tests: a real signal, in the middle of a command."""
+"""Interrupts for tests: a real signal in the middle of a command."""
 
 import contextlib
 import ctypes
@@ -24,13 +24,13 @@ _SIGNAL = signal.SIGUSR1
 
 
 class TimeLimit(Exception):
-    """What the handler of a signal raises when time is up."""
+    """The error of a signal handler when time is up."""
 
 
 class Interrupt(fixtures.Fixture):
     """Interrupts the main thread in the middle of a command.
 
-    :param engine: on SQLite, that of all forms; else None
+    :param engine: on SQLite, the engine of all forms; else None
     :param between: the proxy in front of a server; on SQLite None
     """
 
@@ -53,12 +53,12 @@ class Interrupt(fixtures.Fixture):
     ) -> Iterator['Hits']:
         """Interrupt one command in this block.
 
-        :param what: the first that is of this kind ('statement', 'commit',
-            'rollback', 'ping', 'connect') or begins like this; or its number,
-            from 0
-        :param handler: what the signal's handler does; it may raise
-        :param arrives: whether the server gets the command all the same
-        :returns: a context manager that gives what counts the commands
+        :param what: the first command of this kind ('statement', 'commit',
+            'rollback', 'ping', 'connect'), or with this beginning; or its
+            number, from 0
+        :param handler: the signal handler; it may raise
+        :param arrives: whether the server still gets the command
+        :returns: a context manager that returns the counter of commands
         """
         handled = threading.Event()
 
@@ -94,10 +94,10 @@ class AtAnyPoint(fixtures.Fixture):
 
     Nothing is traced meanwhile: see ``tracing``.
 
-    A signal is sent again until it is handled: CPython can lose one that
-    comes just while it looks for others, and a test would spin for ever.
+    A signal is sent again until it is handled: CPython can lose one that comes
+    while it looks for others, and then a test would loop for ever.
 
-    :param handler: what the signal's handler does, if it is used; it may raise
+    :param handler: the signal handler, if signals are used; it may raise
     """
 
     def __init__(self, handler: Callable[..., None] = lambda *_: None) -> None:
@@ -114,7 +114,7 @@ class AtAnyPoint(fixtures.Fixture):
         self.addCleanup(self.after, 0)
 
     def after(self, seconds: float) -> None:
-        """Let the handler be called once; never if seconds is 0."""
+        """Have the handler called once, or never if seconds is 0."""
         signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
 
     def _handle(self, *arguments: Any) -> None:
@@ -122,7 +122,7 @@ class AtAnyPoint(fixtures.Fixture):
         self._handler(*arguments)
 
     def raise_in(self, thread: threading.Thread, error: type) -> None:
-        """Raise an exception in a thread, wherever it is."""
+        """Raise an exception in a thread, at any point of its code."""
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)
         )
@@ -138,7 +138,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 
 class Hits:
-    """Counts commands, and knows which one is meant.
+    """Counts commands, and recognises the wanted one.
 
     :param what: as for ``Interrupt.at``
     """
@@ -149,7 +149,7 @@ class Hits:
         self._lock = threading.Lock()
 
     def count(self, kind: str, sql: str) -> bool:
-        """Count a command, and return whether it is meant."""
+        """Count a command, and return whether it is the wanted one."""
         number = 0
         if isinstance(self._what, int):
             number = self._what
@@ -164,7 +164,8 @@ class Hits:
 
 @contextlib.contextmanager
 def _in_sqlite(engine: Any, hits: Hits, arrives: bool) -> Iterator[None]:
-    """SQLite is not waited for: a signal is handled right after its answer."""
+    """Python does not wait for SQLite: it handles a signal after the
+    answer."""
     dialect = engine.dialect
 
     def interrupting(real: Any, kind: str) -> Callable[..., None]:
@@ -174,7 +175,7 @@ def _in_sqlite(engine: Any, hits: Hits, arrives: bool) -> Iterator[None]:
                 real(*args, **kwargs)
                 return
             if arrives:
-                # Past what the layer does when it has the answer.
+                # After the layer's own work on the answer.
                 getattr(type(dialect), real.__name__)(dialect, *args, **kwargs)
             signal.raise_signal(_SIGNAL)
 

@@ -1,7 +1,7 @@
 """Every public call that takes a list, with one of any length.
 
 A new argument that is a list needs a line here, or one in SHORT. As a program
-it prints how long each takes with values of which there is nothing::
+it prints how long each call takes with values that match nothing::
 
     python -m myservice.tests.long_lists
     python -m myservice.servers mariadb -- \\
@@ -22,8 +22,8 @@ from myservice.tests import factories
 #: more than a statement of PostgreSQL has parameters
 LENGTH = 100_000
 
-#: function and argument of those lists that nobody makes long: their members
-#: are columns of a table, or resources that the operator has configured
+#: function and argument of lists that are always short: their members are
+#: columns of a table, or resources that the operator has configured
 SHORT = {
     *((name, 'sort_keys') for name in db.api.__all__),
     *((name, 'sort_dirs') for name in db.api.__all__),
@@ -36,7 +36,7 @@ SHORT = {
 
 
 class World:
-    """What the lists are about: one of everything that is found."""
+    """The rows that the lists find: one of each kind."""
 
     def __init__(self) -> None:
         self.admin = context.get_admin_context()
@@ -59,11 +59,11 @@ class Case(NamedTuple):
     """A call with a list.
 
     :param function: its name in db.api
-    :param argument: the one that is a list, or has one in it
-    :param call: makes the call with values, and returns what came of it
-    :param known: returns the value of which there is something
-    :param nothing: what comes of values of which there is nothing
-    :param found: what comes of the one that is known, among others
+    :param argument: the argument that is a list, or has one in it
+    :param call: makes the call with values, and returns its outcome
+    :param known: returns a value that matches something
+    :param nothing: the outcome for values that match nothing
+    :param found: the outcome if the known value is among them
     """
 
     function: str
@@ -75,7 +75,7 @@ class Case(NamedTuple):
 
 
 def _listed(name: str, key: str) -> Callable[[World, list[Any]], Any]:
-    """Return how many rows a function lists, of those that a filter allows."""
+    """Return how many rows a function lists with a filter."""
 
     def call(world: World, values: list[Any]) -> int:
         return len(getattr(db.api, name)(world.admin, filters={key: values}))
@@ -117,7 +117,7 @@ def _updated(wanted: Callable[[list[Any]], Any]) -> Any:
 
 def _ended(name: str) -> Callable[[World, list[Any]], Any]:
     def call(world: World, values: list[Any]) -> int:
-        # Nothing ends where one is unknown; the error names all of those.
+        # If one is unknown, none ends; the error names all unknown ones.
         try:
             getattr(db.api, name)(world.user, values)
         except exception.ReservationNotFound as error:
@@ -188,7 +188,7 @@ def _beaten(world: World, values: list[Any]) -> int:
 
 
 def _all_tags(world: World, values: list[Any]) -> int:
-    # Only what has all of them is found.
+    # Only resources with all of them are found.
     return len(db.api.resource_get_all(world.user, {'tags': values}))
 
 
@@ -338,7 +338,7 @@ CASES = [
 
 
 def main() -> None:
-    """Print the seconds of each call, the second time that it is made."""
+    """Print the seconds of each call, when it is made the second time."""
     values = [f'unknown {each}' for each in range(LENGTH)]
     with fixtures.Database():
         world = World()

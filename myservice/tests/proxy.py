@@ -1,10 +1,10 @@
 """A proxy between a database driver and its server that breaks on request.
 
-It knows enough of the MySQL and PostgreSQL protocols to lose a COMMIT, or
-only the answer to it. It is our own because the ready ones, such as
-toxiproxy, see bytes and not statements.
+It understands enough of the MySQL and PostgreSQL protocols to lose a COMMIT,
+or only its answer. We wrote our own because existing ones, such as toxiproxy,
+see bytes and not statements.
 
-It does not know TLS (it hides the server's offer), compression, LOAD DATA
+It does not support TLS (it hides the server's offer), compression, LOAD DATA
 LOCAL, COPY FROM STDIN, MySQL's prepared statements and several statements in
 one text. Connection.cancel() of psycopg blocks the whole interpreter, and so
 the proxy: use cancel_safe().
@@ -34,7 +34,7 @@ from myservice.tests import tracing
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What a client asks of the server.
+    """A command of a client to the server.
 
     :param connection: the ordinal of the connection, from 1
     :param kind: 'connect' (once per connection, before anything is sent),
@@ -55,7 +55,8 @@ class DropBefore:
 
 @dataclasses.dataclass(frozen=True)
 class DropAfter:
-    """The server answers, the client gets nothing; both sides are closed."""
+    """The server answers, but the client gets nothing; both sides are
+    closed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ Action = DropBefore | DropAfter | DropMiddle | DeliverLate | Delay
 class FaultProxy(fixtures.Fixture):
     """A proxy on loopback; ``url`` leads through it to the server.
 
-    ``decide`` is asked about each command, in threads of the proxy. On a
+    ``decide`` is called with each command, in threads of the proxy. On a
     'connect' every action but ``Delay`` closes at once. While ``refuse`` is
     true new connections are closed at once, unseen by ``decide``.
 
@@ -124,7 +125,7 @@ class FaultProxy(fixtures.Fixture):
         self.commands.clear()
 
     def drop_all(self) -> None:
-        """Close every open connection; its delayed command is lost."""
+        """Close every open connection; delayed commands are lost."""
         with self._lock:
             for side in self._open:
                 _hang_up(side)
@@ -140,8 +141,8 @@ class FaultProxy(fixtures.Fixture):
             raise ConnectionAbortedError('the proxy stops')
 
     def _serve(self, client: socket.socket) -> None:
-        # Either side may vanish at any time, on its own or by drop_all(). All
-        # there is to do then is to close the other one.
+        # Either side may go away at any time, by itself or by drop_all(). Then
+        # the other side is closed.
         with contextlib.suppress(ConnectionError), self._droppable(client):
             if not self.refuse:
                 self._connect(client, next(self._numbers))
@@ -162,7 +163,7 @@ class FaultProxy(fixtures.Fixture):
 
     @contextlib.contextmanager
     def _droppable(self, side: socket.socket) -> Iterator[None]:
-        # Answers go out in many small pieces that must not wait for more.
+        # Answers are sent in many small pieces, which must not wait for more.
         side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             if self._stopping.is_set():
@@ -188,7 +189,7 @@ class _Listener(socketserver.ThreadingTCPServer):
         self.serve = serve
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # Called in a thread of the connection's own.
+        # Called in the connection's own thread.
         tracing.stop()
         self.serve(request)
 
@@ -203,12 +204,12 @@ class _Request(NamedTuple):
     data: bytes
     kind: str
     sql: str = ''
-    answered: bool = True  # by something whose end can be told
+    answered: bool = True  # by something whose end can be recognised
 
 
 @dataclasses.dataclass
 class _Connection(abc.ABC):
-    """A client, its server and what passes between them."""
+    """A client, its server, and the messages between them."""
 
     PORT: ClassVar[int]
     AUTHENTICATED: ClassVar[tuple[bytes, ...]]  # ends the authentication
@@ -243,7 +244,7 @@ class _Connection(abc.ABC):
             self.handle(self.request())
 
     def authenticate(self) -> None:
-        """Let both sides talk until the server has made up its mind."""
+        """Pass messages on until the server accepts or refuses the client."""
         done = False
         while not done:
             if self.server in wait([self.client, self.server]):
@@ -254,12 +255,13 @@ class _Connection(abc.ABC):
                 self.server.sendall(self.message(self.client).data)
 
     def idle(self) -> None:
-        """Pass on what the server says unasked until the client speaks."""
+        """Pass on unasked messages of the server until the client sends
+        one."""
         while self.server in wait([self.client, self.server]):
             self.client.sendall(self.message(self.server).data)
 
     def handle(self, request: _Request) -> None:
-        """Do to a command what the policy wants."""
+        """Apply the policy to a command."""
         command = Command(self.number, request.kind, request.sql)
         action = self.proxy.ask(command)
         if isinstance(action, DropBefore):
@@ -325,14 +327,14 @@ class _MySQL(_Connection):
             while not self.ends(message := self.message(self.server)):
                 yield message.data
             yield message.data
-        # A procedure sends several results. The flags that tell of the next
+        # A procedure sends several results. The flags that announce the next
         # one follow the number of warnings (2).
         if message.tag == self.EOF and message.body[2] & self.MORE_RESULTS:
             yield from self.reply()
 
     def ends(self, message: _Message) -> bool:
-        """Tell whether a message ends a list of columns or rows."""
-        # A row, too, can begin with the byte of EOF, but only a long one.
+        """Return whether a message ends a list of columns or rows."""
+        # A row can also begin with the byte of EOF, but only a long one.
         eof = message.tag == self.EOF and len(message.body) < 8
         return eof or message.tag == self.ERR
 
@@ -370,11 +372,11 @@ class _PostgreSQL(_Connection):
         otherwise = 'quit' if tag == self.TERMINATE else 'other'
         kind = _kind(texts[-1]) if texts else otherwise
         sql = '; '.join(dict.fromkeys(texts))
-        # The answer to a flush has no end; idle() passes on what there is.
+        # The answer to a flush has no end; idle() passes it on.
         return _Request(data, kind, sql, answered=tag != self.FLUSH)
 
     def executed(self, message: _Message) -> list[str]:
-        """Return the text that a message executes, if it does."""
+        """Return the SQL that a message executes, if any."""
         first, _, rest = message.body.partition(b'\0')
         second = rest.partition(b'\0')[0]
         if message.tag == self.PARSE:
@@ -420,7 +422,7 @@ def _read(source: socket.socket, size: int) -> bytes:
 
 
 def _hang_up(side: socket.socket) -> None:
-    # Not close(), which would not wake the thread that reads the socket. A
-    # socket that its other side has reset cannot be shut down, and need not.
+    # Not close(), which would not wake the thread that reads the socket. If
+    # the other side has reset the socket, shutdown() fails, and is not needed.
     with contextlib.suppress(OSError):
         side.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Statements that are wrong, and what everybody gets for each mistake."""
+"""Wrong statements, and the error that each mistake raises."""
 
 from typing import Any
 
@@ -31,8 +31,8 @@ CHILD = sa.Table(
     sa.Column('parent_id', sa.ForeignKey('parent.id', name='child_of_parent')),
 )
 
-# What everybody gets for the same mistake. A statement is one for all, or one
-# for each backend; where there is none, it is no mistake to that backend.
+# The error of each mistake. A statement is one for all backends, or one for
+# each; if a backend has none, the mistake does not exist there.
 Statement = str | dict[str, str]
 WRONG: dict[str, tuple[Any, Statement]] = {
     'duplicate primary key': (

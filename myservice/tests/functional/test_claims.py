@@ -271,7 +271,7 @@ class Once(ClaimsTestCase):
 
 
 class Fencing(ClaimsTestCase):
-    """An owner sleeps through the end of his claims, and wakes up."""
+    """An owner sleeps through the end of its claims, and wakes up."""
 
     claims = 100
 
@@ -316,7 +316,7 @@ class Fencing(ClaimsTestCase):
 
 
 class NoWaiting(ClaimsTestCase):
-    """Somebody takes his time over a transaction in which he has claimed."""
+    """A transaction that has claimed stays open for a while."""
 
     seconds = 2.0
 
