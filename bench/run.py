@@ -38,7 +38,7 @@ _RATE = {
 #: name of a table to its title, and the columns that it shows
 _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     'calls': (
-        'microseconds of a call, medians; CPU is that of the client, "x" a '
+        'microseconds of a call, medians; CPU is that of the client; "x" is a '
         "multiple of the driver's, with quartiles",
         {
             'call': 'call',
@@ -57,7 +57,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     'claims': ('claims of the next free resource', _RATE),
     'threads': (
-        'more threads, each with a service of its own',
+        'more threads, each with its own service',
         {'call': 'call', **_RATE},
     ),
     'rows': (
@@ -155,20 +155,20 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        '--json', type=pathlib.Path, metavar='FILE', help='write it as JSON'
+        '--json', type=pathlib.Path, metavar='FILE', help='also write JSON'
     )
     jobs = [job.name for job in JOBS]
     databases = 'mariadb,postgresql,sqlite'
     for name, kind, default, text in (
-        ('databases', _some_of(common.DATABASES), databases, 'on which'),
-        ('parts', _some_of(_PARTS), ','.join(_PARTS), 'what is measured'),
-        ('only', _some_of(jobs), '', 'some jobs of the part calls'),
+        ('databases', _some_of(common.DATABASES), databases, 'the databases'),
+        ('parts', _some_of(_PARTS), ','.join(_PARTS), 'the parts to measure'),
+        ('only', _some_of(jobs), '', 'only these jobs of the part calls'),
         ('rounds', _number, '7', 'how often the ways take turns at a job'),
-        ('calls', _number, '40', 'how many calls a turn has, of short ones'),
+        ('calls', _number, '40', 'how many short calls a turn has'),
         ('list-rows', _number, '10000', 'how many rows a whole list has'),
-        ('threads', _numbers, '1,8,32', 'how many reserve, and claim'),
-        ('seconds', float, '4', 'how long threads are measured'),
-        ('rows', _number, '100000', 'up to how many rows a table grows'),
+        ('threads', _numbers, '1,8,32', 'how many threads reserve or claim'),
+        ('seconds', float, '4', 'how long threads are measured, in seconds'),
+        ('rows', _number, '100000', 'how many rows a table has at the end'),
     ):
         default_text = f' (default: {default})' if default else ''
         parser.add_argument(

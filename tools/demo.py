@@ -81,7 +81,7 @@ class Demo:
 
         self.step('Start three agents, as real processes')
         agents = {host: self.start_agent(host) for host in ('a', 'b', 'c')}
-        self.wait_for('three agents that are up', lambda: self.up() == 'abc')
+        self.wait_for('three agents to be up', lambda: self.up() == 'abc')
         self.show('service', 'list')
 
         self.step('Kill agent c with SIGKILL: it is down within down_time')
@@ -90,7 +90,7 @@ class Demo:
         self.wait_for('agent c to be down', lambda: self.up() == 'ab')
         seconds = time.monotonic() - killed
         print(f'Seen down after {seconds:.1f} seconds.')
-        self.check('it took down_time and not much more', seconds < 5)
+        self.check('it took not much more than down_time', seconds < 5)
         self.show('service', 'list')
 
         self.step('Disable agent b, with a reason')
@@ -102,7 +102,7 @@ class Demo:
         )
         self.check('b is still up', self.service('b')['is_up'])
 
-        self.step('Destroy the dead one')
+        self.step('Destroy the killed one')
         self.show('service', 'remove', self.id_of('c'))
         self.show('service', 'list')
         self.check('a and b are left', self.hosts() == 'ab')
@@ -112,7 +112,7 @@ class Demo:
             agents[host].send_signal(signal.SIGTERM)
             code = agents[host].wait(20)
             self.check(f'agent {host} left with exit code 0', code == 0)
-        self.wait_for('nobody to be up', lambda: self.up() == '')
+        self.wait_for('no agent to be up', lambda: self.up() == '')
 
     def step(self, title: str) -> None:
         """Print the title of the next step."""
@@ -198,38 +198,40 @@ class Work:
     def run(self) -> None:
         """Run all steps."""
         step = self._demo.step
-        step(f'Project p asks for {RESOURCES} resources, which is its quota')
+        step(f'Project p requests {RESOURCES} resources, its quota')
         self.request()
 
         step('Start three agents, which share the work')
         self.start()
-        self.wait_for_effects('each has done some', 1)
+        self.wait_for_effects('each agent has done some', 1)
 
         step('Kill agent w3 with SIGKILL, in the middle of its work')
         left = self.pause('w3')
         self._agents['w3'].kill()
         self._agents['w3'].wait()
-        self.show('It leaves these claims', left)
+        self.show('It leaves these claims behind', left)
         done_by_w3 = self.effects()['w3']
-        self.wait_for_effects('half of it is done', RESOURCES // 2)
+        self.wait_for_effects('half of the work is done', RESOURCES // 2)
 
         step('Let agent w2 sleep (SIGSTOP) until it is believed dead')
         believed = self.pause('w2')
-        self.show('When it wakes, it will believe that it has these', believed)
+        self.show(
+            'When it wakes, it will believe that it holds these', believed
+        )
 
-        step('Agent w1 takes their claims over, and does the rest')
-        self.wait_for_effects('all of it is done', RESOURCES)
+        step('Agent w1 takes over their claims, and does the rest')
+        self.wait_for_effects('all the work is done', RESOURCES)
         done = self.effects()
         self._demo.check(
-            'others have done what w3 had claimed',
+            'others have done the resources that w3 held',
             left <= done['w1'] | done['w2'],
         )
         self._demo.check(
-            'w1 has done what w2 believes to have', believed <= done['w1']
+            'w1 has done the resources that w2 held', believed <= done['w1']
         )
-        self._demo.check('w3 did no more', done['w3'] == done_by_w3)
+        self._demo.check('w3 has done nothing since', done['w3'] == done_by_w3)
 
-        step('Wake agent w2 (SIGCONT): it comes too late with what it did')
+        step('Wake agent w2 (SIGCONT): its results come too late')
         self.wake(believed)
 
         step('Check the work')
@@ -250,7 +252,7 @@ class Work:
         except exception.OverQuota as error:
             print(error)
         count = len(db.api.resource_get_all(caller))
-        self._demo.check(f'it has {count} and no more', count == RESOURCES)
+        self._demo.check(f'it has {count}, and no more', count == RESOURCES)
 
     def start(self) -> None:
         """Start the agents; their logs go to files."""
@@ -340,15 +342,17 @@ class Work:
             'its writes to be refused',
             lambda: len(self.refusals('w2')) >= len(believed),
         )
-        print('Refused, as the logs of the agents say:')
+        print('Refused writes in the logs of the agents:')
         refusals = {host: self.refusals(host) for host in WORKERS}
         for host, lines in refusals.items():
             for line in lines:
                 print(f'  {host}: {line}')
         named = {i for i in believed for x in refusals['w2'] if i in x}
-        self._demo.check('w2 for each claim that it lost', named == believed)
         self._demo.check(
-            'and nobody for anything else',
+            'w2 was refused for each claim that it lost', named == believed
+        )
+        self._demo.check(
+            'no other write was refused',
             sum(map(len, refusals.values())) == len(believed),
         )
 
@@ -367,7 +371,7 @@ class Work:
         with contextlib.closing(self.connect()) as connection:
             effects = list(connection.execute(EFFECTS))
         check(
-            f'the database has counted {len(effects)} effects, one on each',
+            f'the database has counted {len(effects)} effects, one for each',
             sorted(i for _, i in effects) == sorted(row.id for row in rows),
         )
         self._demo.show('quota', 'show', 'p')

@@ -31,7 +31,7 @@ class Whole(types.Integer):
         """Return the number that a value is.
 
         :param value: a text, or a number
-        :raises ValueError: when it is none of the range
+        :raises ValueError: when it is not a number in the range
         """
         return _of_range(self, super().__call__, value, 'whole number')
 
@@ -52,7 +52,7 @@ class Real(types.Float):
         """Return the number that a value is.
 
         :param value: a text, or a number
-        :raises ValueError: when it is none of the range
+        :raises ValueError: when it is not a number in the range
         """
         return _of_range(self, super().__call__, value, 'number')
 

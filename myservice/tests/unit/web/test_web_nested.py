@@ -40,7 +40,7 @@ class NestedTestCase(test_web.WebTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.useFixture(oslo_fixture.ClearRequestContext())
-        # Whoever would wait for himself does not do so for long.
+        # A request that would wait for itself does not wait for long.
         self.database.configure(sqlite_busy_timeout=1)
         self.seen: list[Any] = []
 

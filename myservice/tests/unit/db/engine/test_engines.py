@@ -1,4 +1,4 @@
-"""Sessions on other engines: of one's own, of two databases at once."""
+"""Sessions on other engines: the caller's own, two databases at once."""
 
 import copy
 import pathlib

@@ -468,7 +468,7 @@ class TestDoubts(InterruptTestCase):
         self.assertTrue(operation.says_unknown(error))
         self.check_at_rest()
 
-    def test_who_waits_for_his_turn_has_sent_nothing(self) -> None:
+    def test_a_writer_that_waits_for_its_turn_has_sent_nothing(self) -> None:
         if self.backend != 'sqlite':
             self.skipTest('nobody takes turns')
         error = interrupts.TimeLimit()

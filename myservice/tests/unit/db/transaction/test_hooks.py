@@ -78,7 +78,7 @@ CALLS = (
 class HookTestCase(base.DatabaseTestCase):
     def setUp(self) -> None:
         super().setUp()
-        # Whoever would wait for himself is told so soon.
+        # A call that would wait for itself fails soon.
         self.database.configure(sqlite_busy_timeout=1)
 
     def hosts(self) -> list[str]:

@@ -685,7 +685,7 @@ class TestOwnership(SessionTestCase):
             self.assertIsNone(late.result())
         self.at_rest()
 
-    def test_who_is_inside_at_its_end_begins_nothing_of_his_own(self) -> None:
+    def test_a_call_inside_at_its_end_begins_no_transaction(self) -> None:
         inside, leave = threading.Event(), threading.Event()
 
         def stay() -> Any:
