@@ -1,4 +1,4 @@
-"""Every error that a caller can get, beside those of oslo_db.exception."""
+"""Every error that a caller can get, except those of oslo_db.exception."""
 
 from myservice.exception.base import AdminRequired
 from myservice.exception.base import Conflict

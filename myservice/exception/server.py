@@ -1,4 +1,4 @@
-"""What a server, its schema or a pool of connections does not allow."""
+"""Errors of servers, schemas, migrations and connection pools."""
 
 from myservice.exception.base import MyServiceError
 from myservice.exception.base import NotFound
