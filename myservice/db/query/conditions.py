@@ -1,12 +1,16 @@
 """What callers say of a column: one value, several, none of them, a range.
 
 A plain value is equality, a list, tuple or set allows each of its members,
-and None is NULL. The classes here say the rest. NULL is a value like any
-other: ``Not('x')`` is true of it, and it is in ``('x', None)``.
+and None is NULL. The public classes here say the rest. NULL is a value like
+any other: ``Not('x')`` is true of it, and it is in ``('x', None)``.
+
+The words, here and in ``listing``: a *condition* is what a caller says of a
+column. Its *shape* is the same condition without its values, which are its
+*parameters*. A *clause* is SQL: the shape makes it, once for all values.
 """
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Collection
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,14 +23,53 @@ from myservice.db import validation
 from myservice.db.sql import dialects
 from myservice.db.sql import in_list
 
-_SEVERAL = (list, tuple, set, frozenset)
+Column = sa.ColumnElement[Any]
+Clause = sa.ColumnElement[bool]
 
-#: the shape of equality with one value
-ONE = ''
+# Stands for each value in a shape.
+_BLANK = ''
+
+
+class Condition:
+    """What a caller says of a column; each kind of it is a subclass."""
+
+    def values(self) -> Collection[Any]:
+        """Return the values that it names, among them None for NULL."""
+        raise NotImplementedError
+
+    def check(self, column: Column, field: str) -> None:
+        """Refuse what no value of a column can be compared with.
+
+        :param column: the column, or a labelled expression
+        :param field: what to call it in the error
+        :raises InvalidInput: when a type, length or range does not fit
+        """
+        for value in self.values():
+            if value is not None:
+                validation.check_value(column, value, field)
+
+    def shape(self) -> 'Condition':
+        """Return the condition without its values; it is hashable."""
+        raise NotImplementedError
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        """Return the parameters of its clause.
+
+        :param name: what they begin with
+        """
+        raise NotImplementedError
+
+    def clause(self, column: Column, name: str) -> Clause:
+        """Return it as SQL, with parameters for its values; a shape will do.
+
+        :param column: the column, or a labelled expression
+        :param name: what the parameters begin with
+        """
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Not:
+class Not(Condition):
     """Any value but this one, or but these.
 
     :param value: a value, None, or several in a list, tuple or set
@@ -34,9 +77,25 @@ class Not:
 
     value: Any
 
+    def values(self) -> Collection[Any]:
+        return of(self.value).values()
+
+    def shape(self) -> Condition:
+        return Not(of(self.value).shape())
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        return of(self.value).parameters(name)
+
+    def clause(self, column: Column, name: str) -> Clause:
+        other = sa.not_(of(self.value).clause(column, name))
+        # A comparison with NULL is neither true nor false.
+        if None in self.values():
+            return other
+        return sa.or_(column.is_(None), other)
+
 
 @dataclasses.dataclass(frozen=True)
-class Range:
+class Range(Condition):
     """The values from one to another, both included; no NULL.
 
     :param minimum: the lowest; None is no bound
@@ -46,158 +105,183 @@ class Range:
     minimum: Any = None
     maximum: Any = None
 
+    def values(self) -> Collection[Any]:
+        return self.minimum, self.maximum
+
+    def shape(self) -> Condition:
+        return Range(_blank(self.minimum), _blank(self.maximum))
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        found = {}
+        if self.minimum is not None:
+            found[f'{name}_least'] = self.minimum
+        if self.maximum is not None:
+            found[f'{name}_most'] = self.maximum
+        return found
+
+    def clause(self, column: Column, name: str) -> Clause:
+        found: list[Clause] = [column.is_not(None)]
+        if self.minimum is not None:
+            found.append(column >= sa.bindparam(f'{name}_least'))
+        if self.maximum is not None:
+            found.append(column <= sa.bindparam(f'{name}_most'))
+        return sa.and_(*found)
+
 
 @dataclasses.dataclass(frozen=True)
-class StartsWith:
+class _Text(Condition):
+    text: str
+
+    def values(self) -> Collection[Any]:
+        return (self.text,)
+
+    def check(self, column: Column, field: str) -> None:
+        validation.check_text(field, self.text)
+        super().check(column, field)
+
+    def shape(self) -> Condition:
+        return type(self)(_BLANK)
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        return {f'{name}_text': self.text}
+
+
+@dataclasses.dataclass(frozen=True)
+class StartsWith(_Text):
     """The texts that begin with a text, which has no wildcards.
 
     :param text: compared exactly, as all text that identifies something
     """
 
-    text: str
+    def clause(self, column: Column, name: str) -> Clause:
+        text = _text(name)
+        # By the first half, an index finds them.
+        return sa.and_(column >= text, dialects.position_of(column, text) == 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Contains:
+class Contains(_Text):
     """The texts that contain a text, which has no wildcards.
 
     :param text: compared exactly, as all text that identifies something
     """
 
-    text: str
+    def clause(self, column: Column, name: str) -> Clause:
+        return dialects.position_of(column, _text(name)) > 0
 
 
-@plain.convert.register(Not)
-@plain.convert.register(Range)
-@plain.convert.register(StartsWith)
-@plain.convert.register(Contains)
+@dataclasses.dataclass(frozen=True)
+class _Equal(Condition):
+    value: Any
+
+    def values(self) -> Collection[Any]:
+        return (self.value,)
+
+    def shape(self) -> Condition:
+        return ONE
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        return {f'{name}_one': self.value}
+
+    def clause(self, column: Column, name: str) -> Clause:
+        return column == sa.bindparam(f'{name}_one')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Several(Condition):
+    """Any of some values.
+
+    :param number: of the members, as ``in_list.how_many`` returns it
+    :param null: whether NULL is one of the values
+    :param members: the other values; a shape has none
+    """
+
+    number: int
+    null: bool
+    members: Collection[Any] = ()
+
+    def values(self) -> Collection[Any]:
+        return (*self.members, None) if self.null else self.members
+
+    def shape(self) -> Condition:
+        return _Several(self.number, self.null)
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        return in_list.members(f'{name}_any', self.members)
+
+    def clause(self, column: Column, name: str) -> Clause:
+        found: Clause = in_list.is_member(column, f'{name}_any', self.number)
+        return sa.or_(column.is_(None), found) if self.null else found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Null(Condition):
+    def values(self) -> Collection[Any]:
+        return (None,)
+
+    def shape(self) -> Condition:
+        return self
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        return {}
+
+    def clause(self, column: Column, name: str) -> Clause:
+        return column.is_(None)
+
+
+#: the shape of equality with one value
+ONE = _Equal(_BLANK)
+_NULL = _Null()
+
+
+@plain.convert.register(Condition)
 def _plain(wanted: Any) -> Any:
     return type(wanted)(*map(plain.plain, vars(wanted).values()))
 
 
-def check(column: Any, wanted: Any, field: str) -> None:
-    """Refuse what no value of a column can be compared with.
+def of(wanted: Any) -> Condition:
+    """Return what a caller passes as a condition.
 
-    :param column: the column, or a labelled expression
-    :param wanted: a value, several, or an instance of the classes above
-    :param field: what to call it in the error
-    :raises InvalidInput: when a type, length or range does not fit
+    :param wanted: a value, several in a list, tuple or set, None, or a
+        condition
     """
-    if isinstance(wanted, StartsWith | Contains):
-        validation.check_text(field, wanted.text)
-    for value in _values(wanted):
-        if value is not None:
-            validation.check_value(column, value, field)
+    if isinstance(wanted, Condition):
+        return wanted
+    if isinstance(wanted, list | tuple | set | frozenset):
+        members = [each for each in wanted if each is not None]
+        null = len(members) < len(wanted)
+        return _Several(in_list.how_many(members), null, members)
+    return _NULL if wanted is None else _Equal(wanted)
 
 
-def shape(wanted: Any) -> Any:
-    """Return what a condition is like, whatever its values are.
+class Criteria(NamedTuple):
+    """What is wanted of several columns.
 
-    Statements are built once for each shape, and executed with the values.
-
-    :param wanted: as for ``check``
-    :returns: a hashable, as ``condition`` takes it
+    :param shapes: the name of each column, and the shape of its condition
+    :param parameters: those of all the conditions
     """
-    if isinstance(wanted, Not):
-        return Not(shape(wanted.value))
-    if isinstance(wanted, Range):
-        return Range(shape(wanted.minimum), shape(wanted.maximum))
-    if isinstance(wanted, StartsWith | Contains):
-        return type(wanted)(ONE)
-    if isinstance(wanted, _SEVERAL):
-        several = [each for each in wanted if each is not None]
-        number = in_list.how_many(several)
-        return (number,) if len(several) == len(wanted) else (number, None)
-    return None if wanted is None else ONE
 
-
-def values(wanted: Any, name: str) -> dict[str, Any]:
-    """Return the parameters of the condition that has a shape.
-
-    :param wanted: as for ``check``
-    :param name: of the column, or labelled expression
-    """
-    if isinstance(wanted, Not):
-        return values(wanted.value, name)
-    if isinstance(wanted, Range):
-        bounds = {'least': wanted.minimum, 'most': wanted.maximum}
-        return {
-            f'{name}_{which}': bound
-            for which, bound in bounds.items()
-            if bound is not None
-        }
-    if isinstance(wanted, StartsWith | Contains):
-        return {f'{name}_text': wanted.text}
-    if isinstance(wanted, _SEVERAL):
-        several = [each for each in wanted if each is not None]
-        return in_list.members(f'{name}_any', several)
-    return {} if wanted is None else {f'{name}_one': wanted}
-
-
-class Conditions(NamedTuple):
-    """What is wanted of several columns: their shapes, and the parameters."""
-
-    shape: tuple[tuple[str, Hashable], ...] = ()
+    shapes: tuple[tuple[str, Any], ...] = ()
     parameters: Mapping[str, Any] = MappingProxyType({})
 
 
-def take_apart(wanted: Mapping[str, Any] | None) -> Conditions:
+def criteria_of(wanted: Mapping[str, Any] | None) -> Criteria:
     """Return what is wanted of columns as shapes and parameters.
 
-    :param wanted: column name to what ``check`` takes
+    :param wanted: column name to what ``of`` takes
     """
-    wanted = wanted or {}
-    return Conditions(
-        tuple((name, shape(each)) for name, each in wanted.items()),
-        {
-            parameter: value
-            for name, each in wanted.items()
-            for parameter, value in values(each, name).items()
-        },
-    )
+    shapes = []
+    parameters: dict[str, Any] = {}
+    for name, each in (wanted or {}).items():
+        condition = of(each)
+        shapes.append((name, condition.shape()))
+        parameters |= condition.parameters(name)
+    return Criteria(tuple(shapes), parameters)
 
 
-def condition(name: str, column: Any, shape: Any) -> Any:
-    """Return a condition on a column as SQL, with parameters for its values.
-
-    :param name: what the parameters begin with
-    :param column: the column, or a labelled expression
-    :param shape: as ``shape`` returns it
-    """
-    if isinstance(shape, Not):
-        equal = condition(name, column, shape.value)
-        # A comparison with NULL is neither true nor false.
-        return (
-            sa.not_(equal)
-            if None in _values(shape)
-            else sa.or_(column.is_(None), sa.not_(equal))
-        )
-    if isinstance(shape, Range):
-        found = [column.is_not(None)]
-        if shape.minimum is not None:
-            found.append(column >= sa.bindparam(f'{name}_least'))
-        if shape.maximum is not None:
-            found.append(column <= sa.bindparam(f'{name}_most'))
-        return sa.and_(*found)
-    if isinstance(shape, StartsWith | Contains):
-        text: Any = sa.bindparam(f'{name}_text', type_=sa.String())
-        position = dialects.position_of(column, text)
-        if isinstance(shape, Contains):
-            return position > 0
-        return sa.and_(column >= text, position == 1)
-    if isinstance(shape, tuple):
-        found = in_list.is_member(column, f'{name}_any', shape[0])
-        return sa.or_(column.is_(None), found) if None in shape else found
-    if shape is None:
-        return column.is_(None)
-    return column == sa.bindparam(f'{name}_one')
+def _blank(value: Any) -> Any:
+    return None if value is None else _BLANK
 
 
-def _values(wanted: Any) -> list[Any]:
-    if isinstance(wanted, Not):
-        return _values(wanted.value)
-    if isinstance(wanted, Range):
-        return [wanted.minimum, wanted.maximum]
-    if isinstance(wanted, StartsWith | Contains):
-        return [wanted.text]
-    return list(wanted) if isinstance(wanted, _SEVERAL) else [wanted]
+def _text(name: str) -> sa.BindParameter[str]:
+    return sa.bindparam(f'{name}_text', type_=sa.String())

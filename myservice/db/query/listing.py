@@ -32,7 +32,8 @@ from myservice.context import RequestContext
 from myservice.db import validation
 from myservice.db.query import conditions
 from myservice.db.query import lookup
-from myservice.db.query.conditions import Conditions
+from myservice.db.query.conditions import Clause
+from myservice.db.query.conditions import Criteria
 from myservice.db.query.keyset import NULLS_FIRST
 from myservice.db.query.keyset import SortKey
 from myservice.db.query.keyset import ranges
@@ -49,11 +50,11 @@ class Special(NamedTuple):
 
     :param check: refuses what it cannot be; returns its shape, a hashable,
         and its parameters
-    :param condition: returns what has a shape as SQL
+    :param clause: returns what has a shape as SQL
     """
 
     check: Callable[[Any], tuple[Hashable, Mapping[str, Any]]]
-    condition: Callable[[Any], Any]
+    clause: Callable[[Any], Clause]
 
 
 class Listing:
@@ -116,65 +117,67 @@ class Listing:
         if marker is not None:
             validation.check_text('marker', marker)
         check_limit(limit)
-        checked = self.check_filters(filters)
+        criteria = self.check_filters(filters)
         keys = self._check_sort(sort_keys or ['id'], sort_dirs or [])
         whole = context.is_admin or not self.scoped_by
         return Page(
             self,
             _Shape(
                 read_deleted=context.read_deleted,
-                filters=checked.shape,
+                filters=criteria.shapes,
                 keys=tuple(keys.items()),
                 limited=limit is not None,
             ),
-            {**checked.parameters, 'page_limit': limit},
+            {**criteria.parameters, 'page_limit': limit},
             marker,
             None if whole else plain.plain(context.project_id),
         )
 
-    def check_filters(self, filters: Mapping[str, Any] | None) -> Conditions:
+    def check_filters(self, filters: Mapping[str, Any] | None) -> Criteria:
         """Return what filters ask for.
 
         :param filters: as for page()
         :raises InvalidInput: when one is unknown, or its value does not fit
         """
-        shape: list[tuple[str, Hashable]] = []
+        shapes: list[tuple[str, Hashable]] = []
         parameters: dict[str, Any] = {}
         for name, wanted in with_filter(filters, '', None).items():
             if wanted is None:
                 continue
-            if name in self.special:
-                special, values = self.special[name].check(wanted)
-                shape.append((name, special))
-                parameters |= values
-                continue
-            if name not in self.filters:
-                raise _none_of(
-                    'filters', name, {**self.filters, **self.special}
-                )
-            conditions.check(self.filters[name], wanted, name)
-            shape.append((name, conditions.shape(wanted)))
-            parameters |= conditions.values(wanted, name)
-        return Conditions(tuple(shape), parameters)
+            shape, values = self._check_filter(name, wanted)
+            shapes.append((name, shape))
+            parameters |= values
+        return Criteria(tuple(shapes), parameters)
 
-    def conditions(
-        self, filters: Iterable[tuple[str, Any]], few: bool = False
-    ) -> list[Any]:
+    def _check_filter(
+        self, name: str, wanted: Any
+    ) -> tuple[Hashable, Mapping[str, Any]]:
+        if name in self.special:
+            return self.special[name].check(wanted)
+        if name not in self.filters:
+            raise _none_of('filters', name, {**self.filters, **self.special})
+        condition = conditions.of(wanted)
+        condition.check(self.filters[name], name)
+        return condition.shape(), condition.parameters(name)
+
+    def clauses(
+        self, shapes: Iterable[tuple[str, Any]], few: bool = False
+    ) -> list[Clause]:
         """Return what filters ask for as SQL.
 
-        :param filters: the shape that check_filters returns
+        :param shapes: those that check_filters returns
         :param few: whether SQLite is to find the rows by those filters that
             are selective
         """
         found = []
-        for name, shape in filters:
+        for name, shape in shapes:
             if name in self.special:
-                found.append(self.special[name].condition(shape))
+                found.append(self.special[name].clause(shape))
                 continue
             column = self.filters[name]
             if few and name not in self.selective:
                 column = dialects.without_index(column)
-            found.append(conditions.condition(name, column, shape))
+            found.append(shape.clause(column, name))
         return found
 
     def index(self, shape: '_Shape') -> str | None:
@@ -200,8 +203,8 @@ class Listing:
         :param shape: of the page
         """
         return any(
-            name in self.selective and wanted == conditions.ONE
-            for name, wanted in shape.filters
+            name in self.selective and each == conditions.ONE
+            for name, each in shape.filters
         )
 
     def _check_sort(
@@ -234,7 +237,7 @@ class _Shape:
     """What decides the text of a page's statement.
 
     :param read_deleted: as in a RequestContext
-    :param filters: the shape that check_filters returns
+    :param filters: the shapes that check_filters returns
     :param keys: column name and direction of each
     :param limited: whether there is a limit
     :param backend: which database it is
@@ -284,7 +287,7 @@ class Page(NamedTuple):
             else tuple(value is None for value in place.values()),
         )
         rows = session.execute(
-            _statement(self.listing, shape),
+            _page_statement(self.listing, shape),
             {**self.parameters, **(place or {})},
         )
         row_class = self.listing.row_class
@@ -297,7 +300,7 @@ class Page(NamedTuple):
         scoped = self.project_id is not None
         names = tuple(name for name, _ in self.shape.keys)
         found = session.execute(
-            _marker(self.listing, names, scoped),
+            _marker_statement(self.listing, names, scoped),
             {'marker': self.marker, 'of_project': self.project_id},
         ).one_or_none()
         if found is None:
@@ -312,7 +315,9 @@ _cached = functools.lru_cache(maxsize=1000)
 
 
 @_cached
-def _marker(listing: Listing, names: tuple[str, ...], scoped: bool) -> Any:
+def _marker_statement(
+    listing: Listing, names: tuple[str, ...], scoped: bool
+) -> Any:
     table = listing.table
     statement = sa.select(*(table.c[name] for name in names)).where(
         table.c.id == sa.bindparam('marker')
@@ -324,7 +329,7 @@ def _marker(listing: Listing, names: tuple[str, ...], scoped: bool) -> Any:
 
 
 @_cached
-def _statement(listing: Listing, shape: _Shape) -> Any:
+def _page_statement(listing: Listing, shape: _Shape) -> Any:
     keys = [
         SortKey(listing.table.c[name], direction, f'marker_{number}')
         for number, (name, direction) in enumerate(shape.keys)
@@ -332,8 +337,8 @@ def _statement(listing: Listing, shape: _Shape) -> Any:
     # A few rows are sorted sooner than looked for twice.
     whole = shape.marker is None and listing.is_selective(shape)
     parts = [
-        _range(listing, shape, keys, conditions)
-        for conditions in (
+        _range_statement(listing, shape, keys, clauses)
+        for clauses in (
             [[]] if whole else ranges(shape.backend, shape.marker, keys)
         )
     ]
@@ -352,11 +357,11 @@ def _limited(shape: _Shape, statement: Any) -> Any:
     return statement.limit(_LIMIT) if shape.limited else statement
 
 
-def _range(
+def _range_statement(
     listing: Listing,
     shape: _Shape,
     keys: list[SortKey],
-    conditions: list[Any],
+    clauses: list[Clause],
 ) -> Any:
     table = listing.table
     mysql = shape.backend == 'mysql'
@@ -364,9 +369,9 @@ def _range(
     # the index has it in order as it is. But MariaDB sorts all the rows that
     # are NULL if it is asked to, and PostgreSQL finds the index only if it is.
     same = {
-        condition.left.key
-        for condition in conditions
-        if condition.operator is operators.is_ and mysql
+        clause.left.key
+        for clause in clauses
+        if clause.operator is operators.is_ and mysql
     }
     # SQLite takes the index of the order rather than that of the filter: it
     # knows nothing of the values, nor, with ANALYZE, of a NULL in most rows.
@@ -377,7 +382,7 @@ def _range(
         if key.column.key not in same
         for element in key.order(
             table.c,
-            nulls=(number > 0 or not conditions)
+            nulls=(number > 0 or not clauses)
             and not key.is_plain(shape.backend),
             by_index=not few,
         )
@@ -386,8 +391,8 @@ def _range(
         sa.select(*listing.row_class.columns)
         .where(
             *lookup.visible(table, shape.read_deleted),
-            *listing.conditions(shape.filters, few),
-            *conditions,
+            *listing.clauses(shape.filters, few),
+            *clauses,
         )
         .order_by(*order)
     )

@@ -9,7 +9,7 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import service_rows
 from myservice.db.query import conditions
-from myservice.db.query.conditions import Conditions
+from myservice.db.query.conditions import Criteria
 from myservice.db.resources import access
 from myservice.db.resources import fencing
 from myservice.db.resources.fencing import Claim
@@ -195,7 +195,7 @@ def of_earlier_attempt(
 def claim_free(
     service_id: str,
     registration: int | None,
-    filters: Conditions,
+    criteria: Criteria,
     limit: int,
     *,
     session: AnySession,
@@ -204,7 +204,7 @@ def claim_free(
 
     :param service_id: the service
     :param registration: the one that has to hold; None is any
-    :param filters: as resource_listing.LISTING returns them
+    :param criteria: as LISTING.check_filters returns them
     :param limit: how many at most
     :param session: an open transaction
     :returns: the claims; none for a service that is to get no work
@@ -212,7 +212,7 @@ def claim_free(
     :raises ServiceReplaced: when the registration holds no longer
     """
     backend = backend_of(session.get_bind().dialect)
-    wanted = {**filters.parameters, 'how_many': limit}
+    wanted = {**criteria.parameters, 'how_many': limit}
     holder = {
         'living_service': service_id,
         'claimed_by': session.operation.id,
@@ -220,10 +220,10 @@ def claim_free(
     }
     numbered = registration is not None
     if backend == 'mysql':
-        free = session.execute(_free(backend, filters.shape), wanted).all()
+        free = session.execute(_free(backend, criteria.shapes), wanted).all()
         rows = _claim_locked(backend, numbered, free, holder, session)
     else:
-        statement = _claiming_free(backend, filters.shape, numbered)
+        statement = _claiming_free(backend, criteria.shapes, numbered)
         rows = session.execute(statement, wanted | holder).all()
     if not rows:
         # Which tells whether there is such a service.
@@ -253,11 +253,11 @@ def _claim_locked(
 
 
 @functools.lru_cache(maxsize=1000)
-def _free(backend: Backend, shape: Any) -> Any:
+def _free(backend: Backend, shapes: Any) -> Any:
     """Return the SELECT that locks what is free.
 
     :param backend: which database it is
-    :param shape: of the filters
+    :param shapes: those of the filters
     """
     # What is NULL in all of them changes no order, and tells PostgreSQL's
     # planner by which index they are in it; MariaDB is told by name.
@@ -273,13 +273,13 @@ def _free(backend: Backend, shape: Any) -> Any:
         .where(
             _TABLE.c.service_id.is_(None),
             _TABLE.c.deleted == '',
-            *LISTING.conditions(shape),
+            *LISTING.clauses(shapes),
         )
         .order_by(*order)
         .limit(sa.bindparam('how_many', type_=sa.Integer()))
         .with_for_update(skip_locked=True)
     )
-    by_status = ('status', conditions.ONE) in shape
+    by_status = ('status', conditions.ONE) in shapes
     index = f'ix_resources_free{"_by_status" if by_status else ""}'
     return dialects.force_index(statement, _TABLE, index)
 
@@ -312,13 +312,13 @@ def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
 
 
 @functools.lru_cache(maxsize=1000)
-def _claiming_free(backend: Backend, shape: Any, numbered: bool) -> Any:
+def _claiming_free(backend: Backend, shapes: Any, numbered: bool) -> Any:
     """Return the UPDATE that finds, locks and claims what is free."""
     working = _if_registered(_WORKING, numbered).cte('working')
     # A scalar subquery is evaluated before the rows that it is a condition
     # of, so the service is locked first.
     works = sa.select(working.c.id).scalar_subquery().is_not(None)
-    free = _free(backend, shape).where(works).cte('free')
+    free = _free(backend, shapes).where(works).cte('free')
     return (
         sa.update(_TABLE)
         .where(_TABLE.c.id == free.c.id)

@@ -259,7 +259,7 @@ def _check_expected(expected: Any) -> None:
                 field='expected',
                 reason=f'there is no column {validation.shown(name)}',
             )
-        conditions.check(_TABLE.c[name], wanted, name)
+        conditions.of(wanted).check(_TABLE.c[name], name)
 
 
 def _update(
@@ -272,14 +272,14 @@ def _update(
     session: AnySession,
 ) -> bool:
     """Change a resource, in one statement, if it is as expected."""
-    wanted = conditions.take_apart(expected)
+    criteria = conditions.criteria_of(expected)
     result = session.execute(
         _update_statement(
-            bool(context.is_admin), wanted.shape, claim is not None
+            bool(context.is_admin), criteria.shapes, claim is not None
         ),
         {
             **values,
-            **wanted.parameters,
+            **criteria.parameters,
             **(fencing.held(claim) if claim else {}),
             **access.of_project(context),
             'resource_id': resource_id,
@@ -290,7 +290,11 @@ def _update(
 
 
 @functools.lru_cache(maxsize=1000)
-def _update_statement(all_projects: bool, expected: Any, claimed: bool) -> Any:
+def _update_statement(
+    all_projects: bool,
+    expected: tuple[tuple[str, conditions.Condition], ...],
+    claimed: bool,
+) -> Any:
     own_uuid = sa.bindparam('updated_by', type_=_TABLE.c.operation.type)
     return (
         sa.update(_TABLE)
@@ -299,10 +303,7 @@ def _update_statement(all_projects: bool, expected: Any, claimed: bool) -> Any:
             # What an attempt whose reply was lost has done is done.
             _TABLE.c.operation != own_uuid,
             *access.Scope('no', all_projects).conditions(),
-            *(
-                conditions.condition(name, _TABLE.c[name], shape)
-                for name, shape in expected
-            ),
+            *(shape.clause(_TABLE.c[name], name) for name, shape in expected),
             *(fencing.HELD if claimed else ()),
         )
         .values(

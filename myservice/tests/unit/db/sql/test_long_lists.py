@@ -196,7 +196,7 @@ class TestStatements(LongListsTestCase):
                 {'name': tags},
             ):
                 db.api.resource_get_all(self.user, wanted)
-            sizes.append(listing._statement.cache_info().currsize)
+            sizes.append(listing._page_statement.cache_info().currsize)
         self.assertEqual(sizes[:1] * 3, sizes)
 
 
