@@ -9,6 +9,7 @@ not know by its type it would send as its name.
 
 import datetime
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
@@ -278,6 +279,19 @@ def shown(value: Any) -> str:
     except Exception:
         # As of a number of more digits than Python writes.
         return f'this {type(value).__name__}'
+
+
+def none_of(
+    field: str, value: object, allowed: Iterable[str]
+) -> exception.InvalidInput:
+    """Return the error for a value that is not one of some names.
+
+    :param field: what to call it in the error
+    :param value: the value
+    :param allowed: the names
+    """
+    names = ', '.join(sorted(allowed))
+    return invalid(field, f'{shown(value)} is none of {names}')
 
 
 def invalid(field: str, reason: str) -> exception.InvalidInput:

@@ -1,10 +1,13 @@
 """Sort keys, and the ranges of rows behind a marker."""
 
 import dataclasses
+from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from myservice.db import validation
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import without_index
 
@@ -105,6 +108,42 @@ class SortKey:
         if self.column.nullable and not self.nulls_first:
             return [beyond, self.column.is_(None)]
         return [beyond]
+
+
+def check_sort(
+    names: Sequence[str],
+    directions: Sequence[str],
+    allowed: Collection[str],
+) -> dict[str, str]:
+    """Check an order, and return the direction of each of its keys.
+
+    :param names: of the keys; the id is added as the last one
+    :param directions: of the keys; the first also fills those left out
+    :param allowed: the names that a key may have
+    :raises InvalidInput: when an argument is not as described
+    """
+    for field, value in (('sort_keys', names), ('sort_dirs', directions)):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise validation.invalid(
+                field, f'{validation.shown(value)} is not a list'
+            )
+    if len(directions) > len(names):
+        raise validation.invalid(
+            'sort_dirs', 'there are more of them than keys'
+        )
+    for name in names:
+        if not isinstance(name, str) or name not in allowed:
+            raise validation.none_of('sort_keys', name, allowed)
+    for direction in directions:
+        if not isinstance(direction, str) or direction not in NULLS_FIRST:
+            raise validation.none_of('sort_dirs', direction, NULLS_FIRST)
+    default = directions[0] if directions else 'asc'
+    filled = [*directions, *[default] * (len(names) - len(directions))]
+    keys = dict(zip(names, filled, strict=True))
+    if len(keys) < len(names):
+        raise validation.invalid('sort_keys', 'a key is named twice')
+    keys.setdefault('id', default)
+    return keys
 
 
 def ranges(

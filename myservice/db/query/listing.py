@@ -34,8 +34,8 @@ from myservice.db.query import conditions
 from myservice.db.query import lookup
 from myservice.db.query.conditions import Clause
 from myservice.db.query.conditions import Criteria
-from myservice.db.query.keyset import NULLS_FIRST
 from myservice.db.query.keyset import SortKey
+from myservice.db.query.keyset import check_sort
 from myservice.db.query.keyset import ranges
 from myservice.db.rows import Row
 from myservice.db.sql import dialects
@@ -118,7 +118,7 @@ class Listing:
             validation.check_text('marker', marker)
         check_limit(limit)
         criteria = self.check_filters(filters)
-        keys = self._check_sort(sort_keys or ['id'], sort_dirs or [])
+        keys = check_sort(sort_keys or ['id'], sort_dirs or [], self.sort_keys)
         whole = context.is_admin or not self.scoped_by
         return Page(
             self,
@@ -155,7 +155,8 @@ class Listing:
         if name in self.special:
             return self.special[name].check(wanted)
         if name not in self.filters:
-            raise _none_of('filters', name, {**self.filters, **self.special})
+            allowed = {**self.filters, **self.special}
+            raise validation.none_of('filters', name, allowed)
         condition = conditions.of(wanted)
         condition.check(self.filters[name], name)
         return condition.shape(), condition.parameters(name)
@@ -206,30 +207,6 @@ class Listing:
             name in self.selective and each == conditions.ONE
             for name, each in shape.filters
         )
-
-    def _check_sort(
-        self, names: Sequence[str], directions: Sequence[str]
-    ) -> dict[str, str]:
-        for field, value in (('sort_keys', names), ('sort_dirs', directions)):
-            if isinstance(value, str) or not isinstance(value, Sequence):
-                raise _invalid(
-                    field, f'{validation.shown(value)} is not a list'
-                )
-        if len(directions) > len(names):
-            raise _invalid('sort_dirs', 'there are more of them than keys')
-        for name in names:
-            if not isinstance(name, str) or name not in self.sort_keys:
-                raise _none_of('sort_keys', name, self.sort_keys)
-        for direction in directions:
-            if not isinstance(direction, str) or direction not in NULLS_FIRST:
-                raise _none_of('sort_dirs', direction, NULLS_FIRST)
-        default = directions[0] if directions else 'asc'
-        filled = [*directions, *[default] * (len(names) - len(directions))]
-        keys = dict(zip(names, filled, strict=True))
-        if len(keys) < len(names):
-            raise _invalid('sort_keys', 'a key is named twice')
-        keys.setdefault('id', default)
-        return keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -427,14 +404,3 @@ def check_limit(limit: Any) -> None:
     """
     if limit is not None:
         validation.check_whole('limit', limit, 0)
-
-
-def _none_of(
-    field: str, value: Any, allowed: Iterable[str]
-) -> exception.InvalidInput:
-    names = ', '.join(sorted(allowed))
-    return _invalid(field, f'{validation.shown(value)} is none of {names}')
-
-
-def _invalid(field: str, reason: str) -> exception.InvalidInput:
-    return exception.InvalidInput(field=field, reason=reason)
