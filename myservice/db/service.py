@@ -38,7 +38,7 @@ _SETTABLE = (
     'disabled_reason',
     'forced_down',
 )
-_LISTING = listing.Listing(
+_LISTING: listing.Listing[Service] = listing.Listing(
     ServiceRow,
     filters=(
         'host',

@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from myservice.db import validation
+from myservice.db.query.conditions import Clause
+from myservice.db.query.conditions import Column
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import without_index
 
@@ -31,7 +33,7 @@ class SortKey:
     :param marker: the name of the parameter that is the marker's value
     """
 
-    column: Any
+    column: sa.Column[Any]
     direction: str = 'asc'
     marker: str = ''
 
@@ -46,8 +48,11 @@ class SortKey:
         return self.direction.startswith('desc')
 
     def order(
-        self, columns: Any, nulls: bool, by_index: bool = True
-    ) -> list[Any]:
+        self,
+        columns: sa.ColumnCollection[str, Any],
+        nulls: bool,
+        by_index: bool = True,
+    ) -> list[Column]:
         """Return the ORDER BY elements of this key.
 
         :param columns: the collection to take the column from
@@ -65,8 +70,8 @@ class SortKey:
             )
         return elements
 
-    def equal(self, null: bool) -> Any:
-        """Return the condition that a row has the marker's value.
+    def equal(self, null: bool) -> Clause:
+        """Return the clause that a row has the marker's value.
 
         :param null: whether that is NULL
         """
@@ -84,24 +89,25 @@ class SortKey:
             self.nulls_first == (self.descending == nulls_largest)
         )
 
-    def start(self, backend: Backend) -> list[list[Any]]:
-        """Return the conditions of the ranges of all rows, in order.
+    def start(self, backend: Backend) -> list[list[Clause]]:
+        """Return the clauses of the ranges of all rows, in order.
 
         :param backend: which database it is
         """
         if self.is_plain(backend):
             return [[]]
-        ranges = [[self.column.is_(None)], [self.column.is_not(None)]]
-        return ranges if self.nulls_first else ranges[::-1]
+        nulls: list[Clause] = [self.column.is_(None)]
+        others: list[Clause] = [self.column.is_not(None)]
+        return [nulls, others] if self.nulls_first else [others, nulls]
 
-    def after(self, null: bool) -> list[Any]:
-        """Return the conditions of the ranges after the marker's, in order.
+    def after(self, null: bool) -> list[Clause]:
+        """Return the clauses of the ranges after the marker's, in order.
 
         :param null: whether its value is NULL
         """
         if null:
             return [self.column.is_not(None)] if self.nulls_first else []
-        value: Any = sa.bindparam(self.marker)
+        value: sa.BindParameter[Any] = sa.bindparam(self.marker)
         beyond = (
             self.column < value if self.descending else self.column > value
         )
@@ -147,9 +153,11 @@ def check_sort(
 
 
 def ranges(
-    backend: Backend, marker: tuple[bool, ...] | None, keys: list[SortKey]
-) -> list[list[Any]]:
-    """Return the conditions of the ranges that a page is read from, in order.
+    backend: Backend,
+    marker: tuple[bool, ...] | None,
+    keys: list[SortKey],
+) -> list[list[Clause]]:
+    """Return the clauses of the ranges that a page is read from, in order.
 
     An index that has all the rows in their order has those behind the marker
     side by side: they are one range for whoever can say so.
@@ -187,7 +195,7 @@ def _is_in_order(backend: Backend, keys: list[SortKey]) -> bool:
 
 def _behind_marker(
     marker: tuple[bool, ...], keys: list[SortKey]
-) -> list[list[Any]]:
+) -> list[list[Clause]]:
     # Behind (a, b): first the rows with this a and a later b, then those
     # with a later a. So the ranges are disjoint, and come in order.
     ranges = []

@@ -20,7 +20,9 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Generic
 from typing import NamedTuple
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
@@ -33,16 +35,20 @@ from myservice.db import validation
 from myservice.db.query import conditions
 from myservice.db.query import lookup
 from myservice.db.query.conditions import Clause
+from myservice.db.query.conditions import Column
 from myservice.db.query.conditions import Criteria
 from myservice.db.query.keyset import SortKey
 from myservice.db.query.keyset import check_sort
 from myservice.db.query.keyset import ranges
 from myservice.db.rows import Row
 from myservice.db.sql import dialects
+from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
-_LIMIT: Any = sa.bindparam('page_limit', type_=sa.Integer())
+R = TypeVar('R')
+
+_LIMIT = sa.bindparam('page_limit', type_=sa.Integer())
 
 
 class Special(NamedTuple):
@@ -57,7 +63,7 @@ class Special(NamedTuple):
     clause: Callable[[Any], Clause]
 
 
-class Listing:
+class Listing(Generic[R]):
     """How a resource is listed: its rows, filters and sort keys.
 
     :param row_class: the Row class of the resource, soft-deleted or not
@@ -84,9 +90,11 @@ class Listing:
         selective: Collection[str] = (),
     ) -> None:
         self.row_class = row_class
-        self.table: Any = row_class.columns[0].table
+        self.table: sa.Table = row_class.columns[0].table
         by_name = {column.key: column for column in row_class.columns}
-        self.filters = {name: by_name[name] for name in filters}
+        self.filters: dict[str, Column] = {
+            name: by_name[name] for name in filters
+        }
         self.sort_keys = sort_keys
         self.scoped_by = scoped_by
         self.scoped_sort_keys = scoped_sort_keys or {}
@@ -101,7 +109,7 @@ class Listing:
         marker: str | None = None,
         sort_keys: Sequence[str] | None = None,
         sort_dirs: Sequence[str] | None = None,
-    ) -> 'Page':
+    ) -> 'Page[R]':
         """Check what a caller asked for, and return the page to read.
 
         :param context: the caller, whose read_deleted counts
@@ -211,26 +219,21 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """What decides the text of a page's statement.
+    """What a caller decides of the text of a page's statement.
 
     :param read_deleted: as in a RequestContext
     :param filters: the shapes that check_filters returns
     :param keys: column name and direction of each
     :param limited: whether there is a limit
-    :param backend: which database it is
-    :param marker: which of the marker's values are NULL; None is no marker
     """
 
     read_deleted: ReadDeleted
     filters: tuple[tuple[str, Hashable], ...]
     keys: tuple[tuple[str, str], ...]
     limited: bool
-    # Known when it is read.
-    backend: Any = None
-    marker: tuple[bool, ...] | None = None
 
 
-class Page(NamedTuple):
+class Page(NamedTuple, Generic[R]):
     """A page that has been checked and not yet read.
 
     :param listing: whose page it is
@@ -240,13 +243,13 @@ class Page(NamedTuple):
     :param project_id: whose rows may be the marker; None is anybody's
     """
 
-    listing: Listing
+    listing: Listing[R]
     shape: _Shape
     parameters: dict[str, Any]
     marker: str | None
     project_id: str | None
 
-    def read(self, *, session: AnySession) -> list[Any]:
+    def read(self, *, session: AnySession) -> list[R]:
         """Return the rows of the page, in order.
 
         :param session: an open session
@@ -256,18 +259,16 @@ class Page(NamedTuple):
         if self.parameters['page_limit'] == 0:
             return []
         place = self._place(session)
-        shape = dataclasses.replace(
+        statement = _page_statement(
+            self.listing,
             self.shape,
-            backend=backend_of(session.get_bind().dialect),
-            marker=None
+            backend_of(session.get_bind().dialect),
+            None
             if place is None
             else tuple(value is None for value in place.values()),
         )
-        rows = session.execute(
-            _page_statement(self.listing, shape),
-            {**self.parameters, **(place or {})},
-        )
-        row_class = self.listing.row_class
+        rows = session.execute(statement, {**self.parameters, **(place or {})})
+        row_class: Any = self.listing.row_class
         return [row_class(row) for row in rows]
 
     def _place(self, session: AnySession) -> dict[str, Any] | None:
@@ -293,8 +294,8 @@ _cached = functools.lru_cache(maxsize=1000)
 
 @_cached
 def _marker_statement(
-    listing: Listing, names: tuple[str, ...], scoped: bool
-) -> Any:
+    listing: Listing[Any], names: tuple[str, ...], scoped: bool
+) -> sa.Select[Any]:
     table = listing.table
     statement = sa.select(*(table.c[name] for name in names)).where(
         table.c.id == sa.bindparam('marker')
@@ -306,18 +307,28 @@ def _marker_statement(
 
 
 @_cached
-def _page_statement(listing: Listing, shape: _Shape) -> Any:
+def _page_statement(
+    listing: Listing[Any],
+    shape: _Shape,
+    backend: Backend,
+    marker: tuple[bool, ...] | None,
+) -> sa.Select[Any]:
+    """Return the SELECT of a page.
+
+    :param listing: whose page it is
+    :param shape: of the page
+    :param backend: which database it is
+    :param marker: which of the marker's values are NULL; None is no marker
+    """
     keys = [
         SortKey(listing.table.c[name], direction, f'marker_{number}')
         for number, (name, direction) in enumerate(shape.keys)
     ]
     # A few rows are sorted sooner than looked for twice.
-    whole = shape.marker is None and listing.is_selective(shape)
+    whole = marker is None and listing.is_selective(shape)
     parts = [
-        _range_statement(listing, shape, keys, clauses)
-        for clauses in (
-            [[]] if whole else ranges(shape.backend, shape.marker, keys)
-        )
+        _range_statement(listing, shape, backend, keys, clauses)
+        for clauses in ([[]] if whole else ranges(backend, marker, keys))
     ]
     if len(parts) == 1:
         return parts[0]
@@ -330,37 +341,39 @@ def _page_statement(listing: Listing, shape: _Shape) -> Any:
     return _limited(shape, sa.select(*union.c).order_by(*order))
 
 
-def _limited(shape: _Shape, statement: Any) -> Any:
+def _limited(shape: _Shape, statement: sa.Select[Any]) -> sa.Select[Any]:
     return statement.limit(_LIMIT) if shape.limited else statement
 
 
 def _range_statement(
-    listing: Listing,
+    listing: Listing[Any],
     shape: _Shape,
+    backend: Backend,
     keys: list[SortKey],
     clauses: list[Clause],
-) -> Any:
+) -> sa.Select[Any]:
     table = listing.table
-    mysql = shape.backend == 'mysql'
+    mysql = backend == 'mysql'
     # A range has one value, or NULL, of each key but the last that it names:
     # the index has it in order as it is. But MariaDB sorts all the rows that
     # are NULL if it is asked to, and PostgreSQL finds the index only if it is.
     same = {
         clause.left.key
         for clause in clauses
-        if clause.operator is operators.is_ and mysql
+        if isinstance(clause, sa.BinaryExpression)
+        and clause.operator is operators.is_
+        and mysql
     }
     # SQLite takes the index of the order rather than that of the filter: it
     # knows nothing of the values, nor, with ANALYZE, of a NULL in most rows.
-    few = shape.backend == 'sqlite' and listing.is_selective(shape)
+    few = backend == 'sqlite' and listing.is_selective(shape)
     order = [
         element
         for number, key in enumerate(keys)
         if key.column.key not in same
         for element in key.order(
             table.c,
-            nulls=(number > 0 or not clauses)
-            and not key.is_plain(shape.backend),
+            nulls=(number > 0 or not clauses) and not key.is_plain(backend),
             by_index=not few,
         )
     ]

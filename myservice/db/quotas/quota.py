@@ -23,7 +23,7 @@ from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
 _TABLE: Any = Quota.__table__
-_LISTING = listing.Listing(
+_LISTING: listing.Listing[Quota] = listing.Listing(
     QuotaRow,
     filters=('project_id', 'resource'),
     sort_keys={

@@ -21,7 +21,7 @@ from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
 _TABLE: Any = QuotaClass.__table__
-_LISTING = listing.Listing(
+_LISTING: listing.Listing[QuotaClass] = listing.Listing(
     QuotaClassRow,
     filters=('class_name', 'resource'),
     sort_keys={

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from myservice.context import RequestContext
 from myservice.context import require_project
 from myservice.db import validation
+from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.query import listing
 from myservice.db.resources import access
@@ -122,7 +123,7 @@ def _is_claimed(wanted: Any) -> Any:
     return column.is_not(None) if wanted else column.is_(None)
 
 
-LISTING = listing.Listing(
+LISTING: listing.Listing[Resource] = listing.Listing(
     ResourceRow,
     filters=(
         'id',
