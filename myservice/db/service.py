@@ -123,7 +123,7 @@ def service_register(
                 last_seen_at=other.last_seen_at,
                 **key,
             )
-        release.free_all_of(row.id, session=session)
+        release.release_all_of(row.id, session=session)
         return cast(Service, row)
 
 
@@ -385,7 +385,7 @@ def service_destroy(
         if claims and not force:
             raise exception.ServiceInUse(service_id=service_id, claims=claims)
         if claims:
-            release.free_all_of(service_id, session=session)
+            release.release_all_of(service_id, session=session)
         service_ref.delete(session=session)
 
 

@@ -215,14 +215,14 @@ def register(
     if only_if_silent_for is not None:
         parameters['silent_for'] = only_if_silent_for
     backend = backend_of(session.get_bind().dialect)
-    statement = _registering(
+    statement = _register_statement(
         backend, tuple(values), only_if_silent_for is not None
     )
     session.execute(statement, parameters)
 
 
 @functools.cache
-def _registering(
+def _register_statement(
     backend: Backend, names: Sequence[str], conditional: bool
 ) -> Any:
     identity = ('host', 'binary')

@@ -96,7 +96,7 @@ class Not(Condition):
 
 @dataclasses.dataclass(frozen=True)
 class Range(Condition):
-    """The values from one to another, both included; no NULL.
+    """The values from one to another, both included; NULL is none of them.
 
     :param minimum: the lowest; None is no bound
     :param maximum: the highest; None is no bound

@@ -80,7 +80,7 @@ class SortKey:
         return self.column == sa.bindparam(self.marker)
 
     def is_plain(self, backend: Backend) -> bool:
-        """Return whether an index has NULL in the place where it is to be.
+        """Return whether an index has NULL in the place that this key wants.
 
         :param backend: which database it is
         """
@@ -160,7 +160,7 @@ def ranges(
     """Return the clauses of the ranges that a page is read from, in order.
 
     An index that has all the rows in their order has those behind the marker
-    side by side: they are one range for whoever can say so.
+    side by side: they are one range, where a clause can express it.
 
     :param backend: which database it is
     :param marker: which of the marker's values are NULL; None is no marker
@@ -173,7 +173,7 @@ def ranges(
     if len(behind) == 1 or not _is_in_order(backend, keys):
         return behind
     if mysql:
-        # Which reads the rows before the marker if row values are compared.
+        # MariaDB reads the rows before the marker if it compares row values.
         return [[sa.or_(*(sa.and_(*each) for each in behind))]]
     nulls_behind = [
         key for key in keys if key.column.nullable and not key.nulls_first

@@ -1,14 +1,15 @@
 """Lists: filters, sorting, marker pages.
 
 A page is read as one *range* of an index after the marker, or as a few of
-them joined by UNION ALL, each with the LIMIT of the page. One condition over
-all of them, as oslo.db's ``paginate_query`` writes it, would make a server
-read every row before the marker, and drops rows whose sort key is NULL.
+them joined by UNION ALL, each with the LIMIT of the page. One clause for all
+of them, as oslo.db's ``paginate_query`` writes it, would make a server read
+every row before the marker, and drops rows whose sort key is NULL.
 
 NULL is smallest here, on every server, unless a direction says otherwise.
 
-To build a statement costs more than to execute it, so what a caller asks for
-is taken apart into its shape, which decides the text, and its parameters.
+To build a statement costs more than to execute it. So what a caller asks for
+is taken apart into its *shape*, which decides the text of the statement, and
+its *parameters*. Statements are kept by their shapes.
 """
 
 import dataclasses
@@ -52,11 +53,11 @@ _LIMIT = sa.bindparam('page_limit', type_=sa.Integer())
 
 
 class Special(NamedTuple):
-    """A filter that is on no column of the row.
+    """A filter that is not on a column of the row.
 
-    :param check: refuses what it cannot be; returns its shape, a hashable,
-        and its parameters
-    :param clause: returns what has a shape as SQL
+    :param check: refuses a value that does not fit; returns the shape of the
+        condition, a hashable, and its parameters
+    :param clause: returns the SQL of a shape
     """
 
     check: Callable[[Any], tuple[Hashable, Mapping[str, Any]]]
@@ -74,9 +75,9 @@ class Listing(Generic[R]):
     :param scoped_by: a column that lists are often filtered by alone
     :param scoped_sort_keys: column name to the index that has the rows in
         this order after that column and ``deleted``
-    :param special: name to a filter that is on no column of the row
-    :param selective: names of those filters on columns whose index has few
-        rows of a value
+    :param special: name to a filter that is not on a column of the row
+    :param selective: names of those filters on columns in whose index each
+        value has few rows
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Listing(Generic[R]):
         )
 
     def check_filters(self, filters: Mapping[str, Any] | None) -> Criteria:
-        """Return what filters ask for.
+        """Return the shapes and parameters of filters.
 
         :param filters: as for page()
         :raises InvalidInput: when one is unknown, or its value does not fit
@@ -150,11 +151,10 @@ class Listing(Generic[R]):
         shapes: list[tuple[str, Hashable]] = []
         parameters: dict[str, Any] = {}
         for name, wanted in with_filter(filters, '', None).items():
-            if wanted is None:
-                continue
-            shape, values = self._check_filter(name, wanted)
-            shapes.append((name, shape))
-            parameters |= values
+            if wanted is not None:
+                shape, values = self._check_filter(name, wanted)
+                shapes.append((name, shape))
+                parameters |= values
         return Criteria(tuple(shapes), parameters)
 
     def _check_filter(
@@ -172,7 +172,7 @@ class Listing(Generic[R]):
     def clauses(
         self, shapes: Iterable[tuple[str, Any]], few: bool = False
     ) -> list[Clause]:
-        """Return what filters ask for as SQL.
+        """Return the SQL of filters.
 
         :param shapes: those that check_filters returns
         :param few: whether SQLite is to find the rows by those filters that
@@ -192,8 +192,8 @@ class Listing(Generic[R]):
     def index(self, shape: '_Shape') -> str | None:
         """Return the index that has the rows of a page in their order.
 
-        Only where nothing else is asked of them: else another index may find
-        them faster than this one passes by the others.
+        Only where the page has no other filter: else another index may find
+        its rows faster than this one skips the others.
 
         :param shape: of the page
         """
@@ -240,7 +240,7 @@ class Page(NamedTuple, Generic[R]):
     :param shape: what decides its statement
     :param parameters: those of the statement
     :param marker: the id of the last row of the page before
-    :param project_id: whose rows may be the marker; None is anybody's
+    :param project_id: the project whose rows may be the marker; None is any
     """
 
     listing: Listing[R]
@@ -253,8 +253,8 @@ class Page(NamedTuple, Generic[R]):
         """Return the rows of the page, in order.
 
         :param session: an open session
-        :raises MarkerNotFound: when the marker is no row; one that was
-            soft-deleted meanwhile still marks its place
+        :raises MarkerNotFound: when there is no row with the marker's id; one
+            that was soft-deleted meanwhile still marks its place
         """
         if self.parameters['page_limit'] == 0:
             return []
@@ -288,7 +288,7 @@ class Page(NamedTuple, Generic[R]):
         }
 
 
-# Callers that make up ever new lists do not fill the memory.
+# Bounded: callers may ask for ever new shapes.
 _cached = functools.lru_cache(maxsize=1000)
 
 
@@ -324,7 +324,7 @@ def _page_statement(
         SortKey(listing.table.c[name], direction, f'marker_{number}')
         for number, (name, direction) in enumerate(shape.keys)
     ]
-    # A few rows are sorted sooner than looked for twice.
+    # To sort a few rows is faster than to look for them twice.
     whole = marker is None and listing.is_selective(shape)
     parts = [
         _range_statement(listing, shape, backend, keys, clauses)
@@ -354,9 +354,9 @@ def _range_statement(
 ) -> sa.Select[Any]:
     table = listing.table
     mysql = backend == 'mysql'
-    # A range has one value, or NULL, of each key but the last that it names:
-    # the index has it in order as it is. But MariaDB sorts all the rows that
-    # are NULL if it is asked to, and PostgreSQL finds the index only if it is.
+    # A range has one value, or NULL, of each key but the last that it names,
+    # so ORDER BY needs none of these. With one that is NULL, MariaDB sorts all
+    # the rows; without it, PostgreSQL does not find the index.
     same = {
         clause.left.key
         for clause in clauses
@@ -364,8 +364,8 @@ def _range_statement(
         and clause.operator is operators.is_
         and mysql
     }
-    # SQLite takes the index of the order rather than that of the filter: it
-    # knows nothing of the values, nor, with ANALYZE, of a NULL in most rows.
+    # SQLite prefers the index of the order to that of the filter: it does not
+    # see the values, nor, even after ANALYZE, that most rows have NULL.
     few = backend == 'sqlite' and listing.is_selective(shape)
     order = [
         element
@@ -388,8 +388,8 @@ def _range_statement(
     )
     index = listing.index(shape)
     if index is not None:
-        # MariaDB prefers the rows with deleted = '', all of them, to the
-        # range of the same index that the page is.
+        # MariaDB would read all the rows with deleted = '' rather than the
+        # range of the same index that has the page.
         statement = dialects.force_index(statement, table, index)
     return _limited(shape, statement)
 
@@ -397,12 +397,12 @@ def _range_statement(
 def with_filter(
     filters: Mapping[str, Any] | None, name: str, value: Any
 ) -> Mapping[str, Any]:
-    """Return filters with one more, which wins over one of the same name.
+    """Return filters with one more, which replaces one of the same name.
 
     :param filters: as ``Listing.page`` takes them
     :param name: of the filter that is added
     :param value: its value; with None the filters stay as they are
-    :raises InvalidInput: when filters is no dict
+    :raises InvalidInput: when filters is not a dict
     """
     filters = {} if filters is None else filters
     validation.check_dict('filters', filters)
@@ -410,7 +410,7 @@ def with_filter(
 
 
 def check_limit(limit: Any) -> None:
-    """Refuse what is no number of rows to return.
+    """Refuse what is not a number of rows to return.
 
     :param limit: a number from 0 on; None is all
     :raises InvalidInput: when it is something else

@@ -64,7 +64,7 @@ def take(
     """
     names = sorted(deltas)
     backend = backend_of(session.get_bind().dialect)
-    statement = _taking(backend, len(names), column)
+    statement = _take_statement(backend, len(names), column)
     parameters: dict[str, Any] = {
         'of_project': project_id,
         'of_class': limits.default_class(),
@@ -108,7 +108,7 @@ def give_back(
 
 
 @functools.cache
-def _taking(backend: Backend, count: int, column: Column) -> Any:
+def _take_statement(backend: Backend, count: int, column: Column) -> Any:
     """Return the guarded UPDATE over so many resources.
 
     All the rows that it asks for are locked in order, by the innermost
@@ -328,7 +328,7 @@ def read(
     return usages
 
 
-def _reading() -> Any:
+def _read_statement() -> Any:
     def limits_of(source: str, table: Any, owner: Any) -> Any:
         return sa.select(
             sa.literal_column(f"'{source}'"),
@@ -351,4 +351,4 @@ def _reading() -> Any:
     )
 
 
-_READ = _reading()
+_READ = _read_statement()

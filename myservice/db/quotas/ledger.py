@@ -67,12 +67,12 @@ def insert(
         parameters[f'new_id_{number}'] = ids[-1]
         parameters[f'new_resource_{number}'] = resource
         parameters[f'new_delta_{number}'] = delta
-    session.execute(_inserting(len(deltas), by_clock), parameters)
+    session.execute(_insert_statement(len(deltas), by_clock), parameters)
     return ids
 
 
 @functools.cache
-def _inserting(count: int, by_clock: bool) -> Any:
+def _insert_statement(count: int, by_clock: bool) -> Any:
     """Return one INSERT for so many reservations.
 
     :param count: how many
@@ -148,12 +148,13 @@ def end(
         'ended_by': new_id() if expiring else session.operation.id,
     }
     reached = session.execute(
-        _ending(number, in_time=not expiring), {**which, 'new_state': state}
+        _end_statement(number, in_time=not expiring),
+        {**which, 'new_state': state},
     ).rowcount
     if expiring or reached == len(reservation_ids):
         backend = backend_of(session.get_bind().dialect)
         committing = state == Reservation.COMMITTED
-        session.execute(_settling(backend, number, committing), which)
+        session.execute(_settle_statement(backend, number, committing), which)
     return int(reached)
 
 
@@ -173,7 +174,7 @@ class _Number(NamedTuple):
 
 
 @functools.cache
-def _ending(number: _Number, in_time: bool) -> Any:
+def _end_statement(number: _Number, in_time: bool) -> Any:
     """Return the UPDATE that decides who ends reservations.
 
     :param number: how many
@@ -198,7 +199,9 @@ def _ending(number: _Number, in_time: bool) -> Any:
 
 
 @functools.cache
-def _settling(backend: Backend, number: _Number, committing: bool) -> Any:
+def _settle_statement(
+    backend: Backend, number: _Number, committing: bool
+) -> Any:
     """Return the UPDATE that takes from ``reserved`` what has been ended.
 
     :param backend: which database it is

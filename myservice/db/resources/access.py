@@ -13,6 +13,7 @@ from myservice.context import RequestContext
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.query import lookup
+from myservice.db.query.conditions import Clause
 from myservice.db.resources import fencing
 from myservice.db.transaction.session import AnySession
 
@@ -23,15 +24,15 @@ class Scope(NamedTuple):
     """Which rows a caller may see, as far as that decides a statement.
 
     :param read_deleted: as in a RequestContext
-    :param all_projects: whether he is an administrator, and sees all; else
-        the parameter ``of_project`` says whose he sees
+    :param all_projects: whether the caller is an administrator, who sees all;
+        else they see those of the project in the parameter ``of_project``
     """
 
     read_deleted: ReadDeleted
     all_projects: bool
 
-    def conditions(self) -> list[Any]:
-        """Return the conditions of these rows."""
+    def clauses(self) -> list[Clause]:
+        """Return the clauses that select these rows."""
         found = lookup.visible(TABLE, self.read_deleted)
         if not self.all_projects:
             found.append(TABLE.c.project_id == sa.bindparam('of_project'))
@@ -47,7 +48,7 @@ def scope(context: RequestContext) -> Scope:
 
 
 def of_project(context: RequestContext) -> dict[str, Any]:
-    """Return the parameters of the conditions of a caller's scope.
+    """Return the parameters of the clauses of a caller's scope.
 
     :param context: the caller
     """
@@ -64,7 +65,7 @@ def get(
     :param context: the caller
     :param resource_id: the id of the row
     :param session: an open session
-    :raises ResourceNotFound: when there is none that he may see
+    :raises ResourceNotFound: when there is none that the caller may see
     """
     key = {'id': resource_id}
     row = lookup.get(context.read_deleted, ResourceRow, key, session=session)
@@ -82,14 +83,14 @@ def get_for_writing(
     *,
     session: AnySession,
 ) -> Resource:
-    """Lock a living resource, whose claim still holds.
+    """Lock a living resource, and check that a claim on it still holds.
 
     :param context: the caller
     :param resource_id: the id of the row
-    :param claim: the claim under which the caller works; None is none
+    :param claim: the claim under which the caller works, if any
     :param session: an open transaction
-    :raises ResourceNotFound: when there is none that he may see
-    :raises ClaimLost: when the claim holds no longer
+    :raises ResourceNotFound: when there is none that the caller may see
+    :raises ClaimLost: when the claim no longer holds
     """
     row = get(context, resource_id, session=session)
     if row.deleted:

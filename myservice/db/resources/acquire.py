@@ -29,7 +29,7 @@ _OPERATION = sa.bindparam('claimed_by', type_=_TABLE.c.operation.type)
 
 
 def _shared(service: Any) -> Any:
-    # Nobody can destroy it meanwhile; PostgreSQL lets it beat.
+    # Nobody can destroy the service meanwhile. On PostgreSQL it can beat.
     return service.with_for_update(read=True, key_share=True)
 
 
@@ -42,7 +42,7 @@ def _if_registered(service: Any, numbered: bool) -> Any:
 
 
 def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
-    # SET goes from left to right in MariaDB: claim_generation, which reads
+    # MariaDB evaluates SET from left to right: claim_generation, which reads
     # the generation, comes before its change.
     return [
         (_TABLE.c.service_id, service_id),
@@ -60,17 +60,18 @@ def claim(
     *,
     session: AnySession,
 ) -> int | None:
-    """Claim a free resource for a living service, in one statement.
+    """Claim an unclaimed resource for a living service, in one statement.
 
     :param resource_id: the resource
     :param service_id: the service
     :param registration: the one that has to hold; None is any
     :param session: an open session
-    :returns: the new generation; None when one of the two is not so
+    :returns: the new generation; None when it cannot be claimed, which
+        ``refusal`` explains
     """
     backend = backend_of(session.get_bind().dialect)
     result = session.execute(
-        _claiming(backend, registration is not None),
+        _claim_statement(backend, registration is not None),
         {
             'claimed_id': resource_id,
             'living_service': service_id,
@@ -85,9 +86,9 @@ def claim(
 
 
 @functools.cache
-def _claiming(backend: Backend, numbered: bool) -> Any:
+def _claim_statement(backend: Backend, numbered: bool) -> Any:
     mysql = backend == 'mysql'
-    # It has no UPDATE … RETURNING.
+    # MariaDB has no UPDATE … RETURNING.
     new = (
         sa.func.last_insert_id(fencing.NEXT_GENERATION)
         if mysql
@@ -111,8 +112,8 @@ def _claiming(backend: Backend, numbered: bool) -> Any:
 
 
 def _names_both(service: Any) -> Any:
-    # It is so, since service_id is NULL; SQLAlchemy warns of a join where no
-    # condition names both.
+    # Always true, as service_id is NULL. SQLAlchemy warns of a join where no
+    # clause names both tables.
     return sa.func.coalesce(_TABLE.c.service_id, service.c.id) == service.c.id
 
 
@@ -133,9 +134,9 @@ def refusal(
     :param session: an open session
     :raises ResourceNotFound: when no living resource has this id
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceReplaced: when the registration holds no longer
+    :raises ServiceReplaced: when the registration no longer holds
     """
-    # First, as it says that the caller has to stop.
+    # Before the resource: this error says that the caller has to stop.
     service = session.execute(
         service_rows.ONE, {'living_service': service_id}
     ).first()
@@ -152,14 +153,14 @@ def lock_service(
 ) -> None:
     """Lock a living service against being destroyed, or registered anew.
 
-    A repeated attempt waits until the one before it, which has locked the
-    service, is over.
+    A repeated attempt waits for the end of the one before it, which may still
+    hold its lock of the service.
 
     :param service_id: its id
     :param registration: the one that has to hold; None is any
     :param session: an open transaction
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceReplaced: when the registration holds no longer
+    :raises ServiceReplaced: when the registration no longer holds
     """
     first = session.operation.attempt == 1
     row = session.execute(
@@ -192,7 +193,7 @@ def of_earlier_attempt(
     ]
 
 
-def claim_free(
+def claim_unclaimed(
     service_id: str,
     registration: int | None,
     criteria: Criteria,
@@ -207,9 +208,9 @@ def claim_free(
     :param criteria: as LISTING.check_filters returns them
     :param limit: how many at most
     :param session: an open transaction
-    :returns: the claims; none for a service that is to get no work
+    :returns: the claims; none for a service that may not get work
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceReplaced: when the registration holds no longer
+    :raises ServiceReplaced: when the registration no longer holds
     """
     backend = backend_of(session.get_bind().dialect)
     wanted = {**criteria.parameters, 'how_many': limit}
@@ -220,13 +221,16 @@ def claim_free(
     }
     numbered = registration is not None
     if backend == 'mysql':
-        free = session.execute(_free(backend, criteria.shapes), wanted).all()
-        rows = _claim_locked(backend, numbered, free, holder, session)
+        statement = _lock_unclaimed_statement(backend, criteria.shapes)
+        locked = session.execute(statement, wanted).all()
+        rows = _claim_locked(backend, numbered, locked, holder, session)
     else:
-        statement = _claiming_free(backend, criteria.shapes, numbered)
+        statement = _claim_unclaimed_statement(
+            backend, criteria.shapes, numbered
+        )
         rows = session.execute(statement, wanted | holder).all()
     if not rows:
-        # Which tells whether there is such a service.
+        # It refuses a service that does not live.
         lock_service(service_id, registration, session=session)
     return [
         Claim(row.id, service_id, row.next, registration)
@@ -237,30 +241,31 @@ def claim_free(
 def _claim_locked(
     backend: Backend,
     numbered: bool,
-    free: list[Any],
+    locked: list[Any],
     holder: dict[str, Any],
     session: AnySession,
 ) -> list[Any]:
-    if not free:
+    if not locked:
         return []
-    ids = [row.id for row in free]
+    ids = [row.id for row in locked]
     result = session.execute(
-        _claiming_locked(backend, in_list.how_many(ids), numbered),
-        {**holder, **in_list.members('free', ids)},
+        _claim_locked_statement(backend, in_list.how_many(ids), numbered),
+        {**holder, **in_list.members('locked', ids)},
     )
-    # None if the service is to get no work.
-    return free if result.rowcount else []
+    # It reaches none if the service may not get work.
+    return locked if result.rowcount else []
 
 
 @functools.lru_cache(maxsize=1000)
-def _free(backend: Backend, shapes: Any) -> Any:
-    """Return the SELECT that locks what is free.
+def _lock_unclaimed_statement(backend: Backend, shapes: Any) -> Any:
+    """Return the SELECT that locks unclaimed resources.
 
     :param backend: which database it is
     :param shapes: those of the filters
     """
-    # What is NULL in all of them changes no order, and tells PostgreSQL's
-    # planner by which index they are in it; MariaDB is told by name.
+    # service_id is NULL in all of them, so it does not change the order. With
+    # it, PostgreSQL's planner finds the index that has them in this order;
+    # MariaDB is told its name.
     order = [_TABLE.c.created_at, _TABLE.c.id]
     if backend == 'postgresql':
         order.insert(0, _TABLE.c.service_id)
@@ -284,7 +289,7 @@ def _free(backend: Backend, shapes: Any) -> Any:
     return dialects.force_index(statement, _TABLE, index)
 
 
-# The service that is to work, if it may; locked against being destroyed.
+# The service, if it may get work, locked against being destroyed.
 _WORKING = _shared(
     service_rows.ONE.where(
         _SERVICES.c.disabled == sa.false(),
@@ -294,15 +299,22 @@ _WORKING = _shared(
 
 
 @functools.cache
-def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
-    """Return the UPDATE of so many resources, which the caller has locked."""
+def _claim_locked_statement(
+    backend: Backend, number: int, numbered: bool
+) -> Any:
+    """Return the UPDATE that claims resources, which the caller has locked.
+
+    :param backend: which database it is
+    :param number: of the resources, as in_list.how_many returns it
+    :param numbered: whether a registration has to hold
+    """
     working = dialects.evaluated_once(
         backend, _if_registered(_WORKING, numbered), 'working'
     )
     return (
         sa.update(_TABLE)
         .where(
-            in_list.is_member(_TABLE.c.id, 'free', number),
+            in_list.is_member(_TABLE.c.id, 'locked', number),
             _names_both(working),
         )
         .ordered_values(
@@ -312,16 +324,22 @@ def _claiming_locked(backend: Backend, number: int, numbered: bool) -> Any:
 
 
 @functools.lru_cache(maxsize=1000)
-def _claiming_free(backend: Backend, shapes: Any, numbered: bool) -> Any:
-    """Return the UPDATE that finds, locks and claims what is free."""
+def _claim_unclaimed_statement(
+    backend: Backend, shapes: Any, numbered: bool
+) -> Any:
+    """Return the UPDATE that finds, locks and claims resources."""
     working = _if_registered(_WORKING, numbered).cte('working')
-    # A scalar subquery is evaluated before the rows that it is a condition
-    # of, so the service is locked first.
+    # A scalar subquery is evaluated before the rows that it decides on, so
+    # the service is locked first.
     works = sa.select(working.c.id).scalar_subquery().is_not(None)
-    free = _free(backend, shapes).where(works).cte('free')
+    unclaimed = (
+        _lock_unclaimed_statement(backend, shapes)
+        .where(works)
+        .cte('unclaimed')
+    )
     return (
         sa.update(_TABLE)
-        .where(_TABLE.c.id == free.c.id)
+        .where(_TABLE.c.id == unclaimed.c.id)
         .ordered_values(
             *_held(
                 service_rows.SERVICE_ID, _OPERATION, fencing.NEXT_GENERATION

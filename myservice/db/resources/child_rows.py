@@ -55,7 +55,7 @@ def read_metadata(
 ) -> dict[str, dict[str, str]]:
     """Return the metadata of resources, in one statement.
 
-    :param context: the caller; what he may not see has none
+    :param context: the caller; resources that they may not see have none
     :param resource_ids: the ids
     :param session: an open session
     :returns: id to key to value
@@ -74,7 +74,7 @@ def read_tags(
 ) -> dict[str, list[str]]:
     """Return the tags of resources, in one statement.
 
-    :param context: the caller; what he may not see has none
+    :param context: the caller; resources that they may not see have none
     :param resource_ids: the ids
     :param session: an open session
     :returns: id to tags, sorted
@@ -98,10 +98,10 @@ def read_of_one(
     :param table: METADATA or TAGS
     :param resource_id: the id of the resource
     :param session: an open session
-    :raises ResourceNotFound: when there is none that he may see
+    :raises ResourceNotFound: when there is none that the caller may see
     """
     rows = session.execute(
-        _reading_one(table, access.scope(context)),
+        _read_one_statement(table, access.scope(context)),
         {'resource_id': resource_id, **access.of_project(context)},
     ).all()
     if not rows:
@@ -111,15 +111,13 @@ def read_of_one(
 
 
 @functools.cache
-def _reading_one(table: Any, scope: access.Scope) -> Any:
+def _read_one_statement(table: Any, scope: access.Scope) -> Any:
     return (
         sa.select(table)
         .select_from(
             _RESOURCE.outerjoin(table, table.c.resource_id == _RESOURCE.c.id)
         )
-        .where(
-            _RESOURCE.c.id == sa.bindparam('resource_id'), *scope.conditions()
-        )
+        .where(_RESOURCE.c.id == sa.bindparam('resource_id'), *scope.clauses())
         .order_by(*table.primary_key)
     )
 
@@ -132,19 +130,19 @@ def _read_of_many(
     session: AnySession,
 ) -> Any:
     return session.execute(
-        _reading_many(table, access.scope(context)),
+        _read_many_statement(table, access.scope(context)),
         {'ids': list(resource_ids), **access.of_project(context)},
     )
 
 
 @functools.cache
-def _reading_many(table: Any, scope: access.Scope) -> Any:
+def _read_many_statement(table: Any, scope: access.Scope) -> Any:
     return (
         sa.select(table)
         .join(_RESOURCE, _RESOURCE.c.id == table.c.resource_id)
         .where(
             in_list.is_member(table.c.resource_id, 'ids'),
-            *scope.conditions(),
+            *scope.clauses(),
         )
         .order_by(*table.primary_key)
     )
@@ -159,7 +157,7 @@ _ADD_TAGS = in_list.insert((TAGS.c.resource_id, TAGS.c.tag))
 def add_metadata(
     resource_id: str, metadata: Mapping[str, str], *, session: AnySession
 ) -> None:
-    """Insert metadata where there is none of these keys.
+    """Insert metadata, of keys that the resource does not have.
 
     :param resource_id: the resource, which the caller has locked
     :param metadata: key to value
@@ -173,7 +171,7 @@ def add_metadata(
 def add_tags(
     resource_id: str, tags: Iterable[str], *, session: AnySession
 ) -> None:
-    """Insert tags that are not there.
+    """Insert tags that the resource does not have.
 
     :param resource_id: the resource, which the caller has locked
     :param tags: the tags; one that is named twice counts once

@@ -1,14 +1,14 @@
-"""Claims: which service works on which resource, and nobody else.
+"""Claims: which service, and no other one, works on a resource.
 
-A claim carries a fencing token, the resource's generation. Writes that name
-the claim are refused once it was taken over, however late they come: see
+A claim carries a fencing token, the resource's generation. Once a claim was
+taken over, writes that name it are refused, however late they come: see
 M. Kleppmann, "How to do distributed locking", 2016.
 
-Services are locked before resources, here as in service.py, with the exception
-that doc/source/contributor/claims.rst argues for. A claim locks its service
-against being destroyed in that moment. On PostgreSQL a heartbeat does
-not wait for that; on MariaDB, which has no such lock, it waits for the end of
-the transaction: keep those that claim short.
+Services are locked before resources, here as in service.py. There is one
+exception, which doc/source/contributor/claims.rst explains. The transaction of
+a claim locks the service against being destroyed. On PostgreSQL a heartbeat
+does not wait for that lock. MariaDB has no such lock, and a heartbeat waits
+for the end of the transaction: keep transactions that claim short.
 """
 
 from collections.abc import Mapping
@@ -58,11 +58,11 @@ def resource_claim(
     :param registration: that of the process that claims, as service_register
         has returned it; None is any
     :returns: the claim, whose generation is higher than that of all before
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type
     :raises ResourceNotFound: when no living resource has this id
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceReplaced: when the registration holds no longer
+    :raises ServiceReplaced: when the registration no longer holds
     :raises ResourceClaimed: when a service holds it, this one or another
     """
     require_admin(context, 'resource_claim')
@@ -91,9 +91,9 @@ def resource_claim_next(
 ) -> list[Claim]:
     """Make a service work on resources that nobody holds, oldest first.
 
-    Callers side by side neither wait for one another nor get the same one.
-    What another caller is about to claim is passed by, so an empty answer
-    does not mean that there is no work.
+    Concurrent callers do not wait for each other, and no two of them get the
+    same resource. Resources that another caller is about to claim are
+    skipped, so an empty answer does not mean that there is no work.
 
     :param context: an administrator's context
     :param service_id: the service; one that is disabled, or forced down,
@@ -103,10 +103,10 @@ def resource_claim_next(
     :param registration: that of the process that claims, as service_register
         has returned it; None is any
     :returns: a list of claims
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceReplaced: when the registration holds no longer
+    :raises ServiceReplaced: when the registration no longer holds
     """
     require_admin(context, 'resource_claim_next')
     validation.check_text('service_id', service_id)
@@ -122,7 +122,7 @@ def resource_claim_next(
             )
             if done:
                 return done
-        return acquire.claim_free(
+        return acquire.claim_unclaimed(
             service_id, registration, wanted, limit, session=session
         )
 
@@ -141,20 +141,20 @@ def resource_release(context: RequestContext, claim: Claim) -> None:
 
     :param context: an administrator's context
     :param claim: the claim
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when it is no claim
-    :raises ClaimLost: when it holds no longer
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when it is not a claim
+    :raises ClaimLost: when it no longer holds
     """
     require_admin(context, 'resource_release')
     fencing.check_claim(claim, required=True)
     session = get_session(context, autocommit=True)
     with session.begin():
         result = session.execute(
-            release.RELEASE,
+            release.RELEASE_ONE,
             {
                 **fencing.held(claim),
                 'resource_id': claim.resource_id,
-                'freed_by': session.operation.id,
+                'released_by': session.operation.id,
             },
         )
         if result.rowcount != 1:
@@ -163,15 +163,15 @@ def resource_release(context: RequestContext, claim: Claim) -> None:
 
 @retry_on_failure
 def claims_take_over(context: RequestContext) -> int:
-    """Free the claims of services that are down, by the database's clock.
+    """Release the claims of services that are down, by the database's clock.
 
     A service that beats in this moment keeps its claims.
 
     :param context: an administrator's context
-    :returns: how many were freed
-    :raises AdminRequired: when the caller is no administrator
+    :returns: how many were released
+    :raises AdminRequired: when the caller is not an administrator
     """
     require_admin(context, 'claims_take_over')
     session = get_session(context, autocommit=True)
     with session.begin():
-        return release.free_those_of_the_dead(session=session)
+        return release.release_those_of_services_down(session=session)

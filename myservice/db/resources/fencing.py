@@ -14,7 +14,7 @@ from myservice.db.models import Resource
 
 _TABLE: Any = Resource.__table__
 
-#: what each change of a resource raises
+#: the generation after a change of a resource
 NEXT_GENERATION: Any = _TABLE.c.generation + 1
 
 
@@ -36,9 +36,9 @@ class Claim(NamedTuple):
 def check_claim(
     claim: Any, resource_id: str | None = None, required: bool = False
 ) -> None:
-    """Refuse what is no claim, or one on another resource.
+    """Refuse what is not a claim, or is one on another resource.
 
-    :param claim: the claim; None is none
+    :param claim: the claim, if any
     :param resource_id: the resource; None is any
     :param required: whether there has to be one
     :raises InvalidInput: when it is something else
@@ -61,7 +61,7 @@ def check_claim(
         )
 
 
-#: the conditions of the row that a claim holds
+#: the clauses of the row that a claim holds
 HELD = (
     _TABLE.c.service_id == sa.bindparam('held_by'),
     _TABLE.c.claim_generation == sa.bindparam('held_since'),
@@ -77,7 +77,7 @@ def held(claim: Claim) -> dict[str, Any]:
 
 
 def holds(claim: Claim, row: Resource) -> bool:
-    """Return whether a claim holds, by the resource's row."""
+    """Return whether a claim holds, by the row of its resource."""
     return (claim.service_id, claim.generation) == (
         row.service_id,
         row.claim_generation,

@@ -31,7 +31,7 @@ _LOOKED_FOR = {
 def check_scope(
     context: RequestContext, filters: Any
 ) -> Mapping[str, Any] | None:
-    """Return filters that show a caller no more than he may see.
+    """Return filters that show a caller no more than they may see.
 
     :param context: the caller; an administrator sees all
     :param filters: as resource_get_all takes them
@@ -80,7 +80,7 @@ def _has_tags(number: int) -> Any:
 
 def _has_all(table: Any, number: int) -> Any:
     if number == in_list.MANY:
-        return in_list.is_selected(_TABLE.c.id, _having_many(table))
+        return in_list.is_selected(_TABLE.c.id, _has_many_statement(table))
     return sa.and_(
         sa.true(), *(_has_one(table, each) for each in range(number))
     )
@@ -99,9 +99,10 @@ def _has_one(table: Any, number: int) -> Any:
     )
 
 
-def _having_many(table: Any) -> Any:
-    # Each of the rows is asked for once, and there once at most: they are all
-    # there if as many are. To ask for each takes servers ever longer to plan.
+def _has_many_statement(table: Any) -> Any:
+    # Each row is asked for once, and exists at most once: a resource that has
+    # as many of them has all. With one EXISTS for each, servers would take
+    # ever longer to plan.
     asked = in_list.rows(f'asked_{table.name}', *_LOOKED_FOR[table])
     found = (column == asked.c[column.key] for column in _LOOKED_FOR[table])
     count = sa.bindparam(f'{table.name}_count', type_=sa.Integer())

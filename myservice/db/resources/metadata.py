@@ -1,4 +1,4 @@
-"""Metadata of resources: a value for each key, as a project notes them."""
+"""Metadata of resources: a value for each key, which projects choose."""
 
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def resource_metadata_get(
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the resource
     :returns: key to value
-    :raises InvalidInput: when the id is no text
+    :raises InvalidInput: when the id is not a text
     :raises ResourceNotFound: when there is none that the caller may see
     """
     validation.check_text('resource_id', resource_id)
@@ -53,7 +53,7 @@ def resource_metadata_get_many(
     :param context: a caller of their project, or an administrator
     :param resource_ids: the ids of the resources
     :returns: id to key to value; empty for those that the caller cannot see
-    :raises InvalidInput: when resource_ids is no list of texts
+    :raises InvalidInput: when resource_ids is not a list of texts
     """
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
@@ -76,7 +76,7 @@ def resource_metadata_set(
     :param claim: the claim under which the caller works
     :raises InvalidInput: when an argument cannot be stored
     :raises ResourceNotFound: when there is none that the caller may see
-    :raises ClaimLost: when the claim holds no longer
+    :raises ClaimLost: when the claim no longer holds
     """
     validation.check_text('resource_id', resource_id)
     child_rows.check_metadata(metadata)
@@ -103,7 +103,7 @@ def resource_metadata_update(
     :param claim: the claim under which the caller works
     :raises InvalidInput: when an argument cannot be stored
     :raises ResourceNotFound: when there is none that the caller may see
-    :raises ClaimLost: when the claim holds no longer
+    :raises ClaimLost: when the claim no longer holds
     """
     validation.check_text('resource_id', resource_id)
     child_rows.check_metadata(metadata)
@@ -125,7 +125,7 @@ def resource_metadata_delete(
     keys: str | Collection[str],
     claim: Claim | None = None,
 ) -> None:
-    """Take metadata from a resource; what is not there is no error.
+    """Delete metadata of a resource; a key that is not there is not an error.
 
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the resource
@@ -133,7 +133,7 @@ def resource_metadata_delete(
     :param claim: the claim under which the caller works
     :raises InvalidInput: when an argument is of the wrong type
     :raises ResourceNotFound: when there is none that the caller may see
-    :raises ClaimLost: when the claim holds no longer
+    :raises ClaimLost: when the claim no longer holds
     """
     validation.check_text('resource_id', resource_id)
     unwanted = validation.check_one_or_more('keys', keys)

@@ -1,4 +1,4 @@
-"""SQL that clears the holder of resources."""
+"""SQL that clears the holder of resources: it releases their claims."""
 
 import functools
 from typing import Any
@@ -18,25 +18,25 @@ from myservice.db.transaction.session import AnySession
 _TABLE: Any = Resource.__table__
 _SERVICES: Any = Service.__table__
 
-# Its callers add which resources.
-FREE: Any = (
+# The statements below add which resources.
+_RELEASE: Any = (
     sa.update(_TABLE)
     .where(_TABLE.c.deleted == '')
     .values(
         service_id=None,
         claim_generation=None,
         generation=fencing.NEXT_GENERATION,
-        operation=sa.bindparam('freed_by', type_=_TABLE.c.operation.type),
+        operation=sa.bindparam('released_by', type_=_TABLE.c.operation.type),
         updated_at=clock.utcnow(),
     )
 )
-#: frees the one that a claim holds
-RELEASE: Any = FREE.where(
+#: releases the one that a claim holds
+RELEASE_ONE: Any = _RELEASE.where(
     _TABLE.c.id == sa.bindparam('resource_id'), *fencing.HELD
 )
 # MariaDB would scan a small table, and wait for what others are claiming.
-_FREE_ALL_OF: Any = dialects.force_index(
-    FREE.where(_TABLE.c.service_id == sa.bindparam('freed_service')),
+_RELEASE_ALL_OF: Any = dialects.force_index(
+    _RELEASE.where(_TABLE.c.service_id == sa.bindparam('released_service')),
     _TABLE,
     'ix_resources_free',
 )
@@ -45,16 +45,16 @@ _COUNT_OF: Any = sa.select(sa.func.count()).where(
 )
 
 
-def free_all_of(service_id: str, *, session: AnySession) -> int:
-    """Free what a service holds, which the caller has locked.
+def release_all_of(service_id: str, *, session: AnySession) -> int:
+    """Release all that a service holds, which the caller has locked.
 
     :param service_id: the service
     :param session: an open transaction
     :returns: how many claims there were
     """
     result = session.execute(
-        _FREE_ALL_OF,
-        {'freed_service': service_id, 'freed_by': session.operation.id},
+        _RELEASE_ALL_OF,
+        {'released_service': service_id, 'released_by': session.operation.id},
     )
     return int(result.rowcount)
 
@@ -68,22 +68,22 @@ def count_of(service_id: str, *, session: AnySession) -> int:
     return int(session.scalar(_COUNT_OF, {'holder': service_id}))
 
 
-def free_those_of_the_dead(*, session: AnySession) -> int:
-    """Free what services hold that are down, in one statement.
+def release_those_of_services_down(*, session: AnySession) -> int:
+    """Release all that services that are down hold, in one statement.
 
     :param session: an open session
     :returns: how many claims there were
     """
     backend = backend_of(session.get_bind().dialect)
     result = session.execute(
-        _freeing_those_of_the_dead(backend),
-        {'freed_by': session.operation.id},
+        _release_those_down_statement(backend),
+        {'released_by': session.operation.id},
     )
     return int(result.rowcount)
 
 
 @functools.cache
-def _freeing_those_of_the_dead(backend: Backend) -> Any:
+def _release_those_down_statement(backend: Backend) -> Any:
     down = dialects.evaluated_once(
         backend,
         sa.select(_SERVICES.c.id)
@@ -91,4 +91,4 @@ def _freeing_those_of_the_dead(backend: Backend) -> Any:
         .with_for_update(read=True),
         'down',
     )
-    return FREE.where(_TABLE.c.service_id == down.c.id)
+    return _RELEASE.where(_TABLE.c.service_id == down.c.id)

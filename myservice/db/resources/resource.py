@@ -1,7 +1,7 @@
 """Resources: what projects have, and services work on.
 
-A caller sees the resources of his project; another project's does not exist
-for him. Administrators see all.
+Callers see the resources of their project; those of other projects do not
+exist for them. Administrators see all.
 """
 
 import functools
@@ -85,7 +85,7 @@ def resource_create(
             child_rows.add_tags(resource_id, tags, session=session)
             key = {'id': resource_id}
             row = lookup.get('no', ResourceRow, key, session=session)
-            # Last: the project's usages are locked for a short time.
+            # Last, so that the project's usages are locked for a short time.
             enforcement.take(
                 project_id, _quota_of(row.size), 'in_use', session=session
             )
@@ -99,7 +99,7 @@ def resource_get(context: RequestContext, resource_id: str) -> Resource:
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the row
     :returns: the row
-    :raises InvalidInput: when the id is no text
+    :raises InvalidInput: when the id is not a text
     :raises ResourceNotFound: when there is none that the caller may see
     """
     validation.check_text('resource_id', resource_id)
@@ -123,8 +123,8 @@ def resource_get_all(
     :param filters: any of id, project_id, name, kind, size, status,
         service_id, generation, created_at and updated_at, to a value, a list
         of allowed ones, or db.api's Not, Range, StartsWith or Contains;
-        is_claimed; metadata, a dict that has to be there; tags, a list of
-        which all have to be there. None is left out
+        is_claimed; metadata, a dict of which all items have to be there;
+        tags, a list of which all have to be there. None is left out
     :param limit: rows at most; None is all
     :param marker: the id of the last row of the page before; one that was
         destroyed meanwhile still marks its place
@@ -178,7 +178,7 @@ def resource_update(
     :raises InvalidInput: when a value cannot be stored or compared
     :raises ResourceNotFound: when there is none that the caller may see
     :raises ResourceConflict: when it is not as expected
-    :raises ClaimLost: when the claim holds no longer
+    :raises ClaimLost: when the claim no longer holds
     """
     validation.check_text('resource_id', resource_id)
     validation.check_values(_TABLE, values, _SETTABLE)
@@ -209,11 +209,11 @@ def resource_destroy(
     :param resource_id: the id of the row
     :param claim: the claim under which the caller works
     :param force: also if somebody else has claimed it; for administrators
-    :raises AdminRequired: when force is asked for by anybody else
+    :raises AdminRequired: when any other caller asks for force
     :raises InvalidInput: when an argument is of the wrong type
     :raises ResourceNotFound: when there is none that the caller may see
     :raises ResourceClaimed: when a service holds it, and no claim is given
-    :raises ClaimLost: when the claim holds no longer
+    :raises ClaimLost: when the claim no longer holds
     """
     validation.check_text('resource_id', resource_id)
     fencing.check_claim(claim, resource_id)
@@ -300,9 +300,9 @@ def _update_statement(
         sa.update(_TABLE)
         .where(
             _TABLE.c.id == sa.bindparam('resource_id'),
-            # What an attempt whose reply was lost has done is done.
+            # An attempt whose reply was lost may have done it already.
             _TABLE.c.operation != own_uuid,
-            *access.Scope('no', all_projects).conditions(),
+            *access.Scope('no', all_projects).clauses(),
             *(shape.clause(_TABLE.c[name], name) for name, shape in expected),
             *(fencing.HELD if claimed else ()),
         )
@@ -326,14 +326,14 @@ def _conflict(
 
 
 def _check_force(context: RequestContext, force: Any) -> None:
-    """Refuse force to those who are no administrators."""
+    """Refuse force to callers who are not administrators."""
     validation.check_bool('force', force)
     if force:
         require_admin(context, 'resource_destroy by force')
 
 
 def _check_new(values: Any) -> dict[str, Any]:
-    """Refuse what no resource can be created of, and return a copy of it."""
+    """Check the values of a new resource, and return a copy of them."""
     validation.check_dict('values', values)
     checked = dict(values)
     columns = {

@@ -27,7 +27,7 @@ def resource_tags_get(context: RequestContext, resource_id: str) -> list[str]:
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the resource
     :returns: the tags, sorted
-    :raises InvalidInput: when the id is no text
+    :raises InvalidInput: when the id is not a text
     :raises ResourceNotFound: when there is none that the caller may see
     """
     validation.check_text('resource_id', resource_id)
@@ -48,7 +48,7 @@ def resource_tags_get_many(
     :param context: a caller of their project, or an administrator
     :param resource_ids: the ids of the resources
     :returns: id to sorted tags; empty for those that the caller cannot see
-    :raises InvalidInput: when resource_ids is no list of texts
+    :raises InvalidInput: when resource_ids is not a list of texts
     """
     validation.check_texts('resource_ids', resource_ids)
     session = get_session(context, read_only=True)
@@ -71,7 +71,7 @@ def resource_tags_set(
     :param claim: the claim under which the caller works
     :raises InvalidInput: when an argument cannot be stored
     :raises ResourceNotFound: when there is none that the caller may see
-    :raises ClaimLost: when the claim holds no longer
+    :raises ClaimLost: when the claim no longer holds
     """
     validation.check_text('resource_id', resource_id)
     child_rows.check_tags(tags)

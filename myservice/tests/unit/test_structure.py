@@ -72,7 +72,7 @@ RAISED_BY = {
     '_conflict': {'ResourceConflict'},
     'service_rows.refusal': {'ServiceNotFound', 'ServiceReplaced'},
     'acquire.lock_service': {'ServiceNotFound', 'ServiceReplaced'},
-    'acquire.claim_free': {'ServiceNotFound', 'ServiceReplaced'},
+    'acquire.claim_unclaimed': {'ServiceNotFound', 'ServiceReplaced'},
     'acquire.refusal': {
         'ResourceNotFound',
         'ResourceClaimed',

@@ -210,7 +210,7 @@ class TestOwnEngines(SpellingTestCase):
                 one.id, service.id, None, session=session
             )
             filters = listing.LISTING.check_filters({})
-            claims = acquire.claim_free(
+            claims = acquire.claim_unclaimed(
                 service.id, None, filters, 2, session=session
             )
         self.assertEqual(one.generation + 1, generation)
