@@ -26,6 +26,9 @@ from myservice.db.sql import in_list
 Column = sa.ColumnElement[Any]
 Clause = sa.ColumnElement[bool]
 
+#: the name of each column, and the shape of its condition, which is hashable
+Shapes = tuple[tuple[str, Any], ...]
+
 # Stands for each value in a shape.
 _BLANK = ''
 
@@ -33,7 +36,7 @@ _BLANK = ''
 class Condition:
     """What a caller says of a column; each kind of it is a subclass."""
 
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         """Return the values that it names, among them None for NULL."""
         raise NotImplementedError
 
@@ -52,7 +55,7 @@ class Condition:
         """Return the condition without its values; it is hashable."""
         raise NotImplementedError
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         """Return the parameters of its clause.
 
         :param name: what they begin with
@@ -77,13 +80,13 @@ class Not(Condition):
 
     value: Any
 
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         return of(self.value).values()
 
     def shape(self) -> Condition:
         return Not(of(self.value).shape())
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         return of(self.value).parameters(name)
 
     def clause(self, column: Column, name: str) -> Clause:
@@ -105,13 +108,13 @@ class Range(Condition):
     minimum: Any = None
     maximum: Any = None
 
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         return self.minimum, self.maximum
 
     def shape(self) -> Condition:
         return Range(_blank(self.minimum), _blank(self.maximum))
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         found = {}
         if self.minimum is not None:
             found[f'{name}_least'] = self.minimum
@@ -132,7 +135,7 @@ class Range(Condition):
 class _Text(Condition):
     text: str
 
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         return (self.text,)
 
     def check(self, column: Column, field: str) -> None:
@@ -142,7 +145,7 @@ class _Text(Condition):
     def shape(self) -> Condition:
         return type(self)(_BLANK)
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         return {f'{name}_text': self.text}
 
 
@@ -172,15 +175,15 @@ class Contains(_Text):
 
 @dataclasses.dataclass(frozen=True)
 class _Equal(Condition):
-    value: Any
+    value: object
 
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         return (self.value,)
 
     def shape(self) -> Condition:
         return ONE
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         return {f'{name}_one': self.value}
 
     def clause(self, column: Column, name: str) -> Clause:
@@ -198,15 +201,15 @@ class _Several(Condition):
 
     number: int
     null: bool
-    members: Collection[Any] = ()
+    members: Collection[object] = ()
 
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         return (*self.members, None) if self.null else self.members
 
     def shape(self) -> Condition:
         return _Several(self.number, self.null)
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         return in_list.members(f'{name}_any', self.members)
 
     def clause(self, column: Column, name: str) -> Clause:
@@ -216,13 +219,13 @@ class _Several(Condition):
 
 @dataclasses.dataclass(frozen=True)
 class _Null(Condition):
-    def values(self) -> Collection[Any]:
+    def values(self) -> Collection[object]:
         return (None,)
 
     def shape(self) -> Condition:
         return self
 
-    def parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, object]:
         return {}
 
     def clause(self, column: Column, name: str) -> Clause:
@@ -239,7 +242,7 @@ def _plain(wanted: Any) -> Any:
     return type(wanted)(*map(plain.plain, vars(wanted).values()))
 
 
-def of(wanted: Any) -> Condition:
+def of(wanted: object) -> Condition:
     """Return what a caller passes as a condition.
 
     :param wanted: a value, several in a list, tuple or set, None, or a
@@ -261,17 +264,17 @@ class Criteria(NamedTuple):
     :param parameters: those of all the conditions
     """
 
-    shapes: tuple[tuple[str, Any], ...] = ()
-    parameters: Mapping[str, Any] = MappingProxyType({})
+    shapes: Shapes = ()
+    parameters: Mapping[str, object] = MappingProxyType({})
 
 
-def criteria_of(wanted: Mapping[str, Any] | None) -> Criteria:
+def criteria_of(wanted: Mapping[str, object] | None) -> Criteria:
     """Return what is wanted of columns as shapes and parameters.
 
     :param wanted: column name to what ``of`` takes
     """
     shapes = []
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
     for name, each in (wanted or {}).items():
         condition = of(each)
         shapes.append((name, condition.shape()))
@@ -279,7 +282,7 @@ def criteria_of(wanted: Mapping[str, Any] | None) -> Criteria:
     return Criteria(tuple(shapes), parameters)
 
 
-def _blank(value: Any) -> Any:
+def _blank(value: object) -> str | None:
     return None if value is None else _BLANK
 
 

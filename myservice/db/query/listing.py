@@ -17,7 +17,6 @@ import functools
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Hashable
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +37,7 @@ from myservice.db.query import lookup
 from myservice.db.query.conditions import Clause
 from myservice.db.query.conditions import Column
 from myservice.db.query.conditions import Criteria
+from myservice.db.query.conditions import Shapes
 from myservice.db.query.keyset import SortKey
 from myservice.db.query.keyset import check_sort
 from myservice.db.query.keyset import ranges
@@ -60,7 +60,7 @@ class Special(NamedTuple):
     :param clause: returns the SQL of a shape
     """
 
-    check: Callable[[Any], tuple[Hashable, Mapping[str, Any]]]
+    check: Callable[[object], tuple[Hashable, Mapping[str, object]]]
     clause: Callable[[Any], Clause]
 
 
@@ -105,7 +105,7 @@ class Listing(Generic[R]):
     def page(
         self,
         context: RequestContext,
-        filters: Mapping[str, Any] | None = None,
+        filters: Mapping[str, object] | None = None,
         limit: int | None = None,
         marker: str | None = None,
         sort_keys: Sequence[str] | None = None,
@@ -142,14 +142,14 @@ class Listing(Generic[R]):
             None if whole else plain.plain(context.project_id),
         )
 
-    def check_filters(self, filters: Mapping[str, Any] | None) -> Criteria:
+    def check_filters(self, filters: Mapping[str, object] | None) -> Criteria:
         """Return the shapes and parameters of filters.
 
         :param filters: as for page()
         :raises InvalidInput: when one is unknown, or its value does not fit
         """
         shapes: list[tuple[str, Hashable]] = []
-        parameters: dict[str, Any] = {}
+        parameters: dict[str, object] = {}
         for name, wanted in with_filter(filters, '', None).items():
             if wanted is not None:
                 shape, values = self._check_filter(name, wanted)
@@ -158,8 +158,8 @@ class Listing(Generic[R]):
         return Criteria(tuple(shapes), parameters)
 
     def _check_filter(
-        self, name: str, wanted: Any
-    ) -> tuple[Hashable, Mapping[str, Any]]:
+        self, name: str, wanted: object
+    ) -> tuple[Hashable, Mapping[str, object]]:
         if name in self.special:
             return self.special[name].check(wanted)
         if name not in self.filters:
@@ -169,9 +169,7 @@ class Listing(Generic[R]):
         condition.check(self.filters[name], name)
         return condition.shape(), condition.parameters(name)
 
-    def clauses(
-        self, shapes: Iterable[tuple[str, Any]], few: bool = False
-    ) -> list[Clause]:
+    def clauses(self, shapes: Shapes, few: bool = False) -> list[Clause]:
         """Return the SQL of filters.
 
         :param shapes: those that check_filters returns
@@ -228,7 +226,7 @@ class _Shape:
     """
 
     read_deleted: ReadDeleted
-    filters: tuple[tuple[str, Hashable], ...]
+    filters: Shapes
     keys: tuple[tuple[str, str], ...]
     limited: bool
 
@@ -245,7 +243,7 @@ class Page(NamedTuple, Generic[R]):
 
     listing: Listing[R]
     shape: _Shape
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     marker: str | None
     project_id: str | None
 
@@ -271,7 +269,7 @@ class Page(NamedTuple, Generic[R]):
         row_class: Any = self.listing.row_class
         return [row_class(row) for row in rows]
 
-    def _place(self, session: AnySession) -> dict[str, Any] | None:
+    def _place(self, session: AnySession) -> dict[str, object] | None:
         """Return the parameters of the marker; None where there is none."""
         if self.marker is None:
             return None
@@ -395,8 +393,8 @@ def _range_statement(
 
 
 def with_filter(
-    filters: Mapping[str, Any] | None, name: str, value: Any
-) -> Mapping[str, Any]:
+    filters: Mapping[str, object] | None, name: str, value: object
+) -> Mapping[str, object]:
     """Return filters with one more, which replaces one of the same name.
 
     :param filters: as ``Listing.page`` takes them
@@ -409,7 +407,7 @@ def with_filter(
     return filters if value is None else {**filters, name: value}
 
 
-def check_limit(limit: Any) -> None:
+def check_limit(limit: object) -> None:
     """Refuse what is not a number of rows to return.
 
     :param limit: a number from 0 on; None is all

@@ -47,7 +47,7 @@ def scope(context: RequestContext) -> Scope:
     return Scope(context.read_deleted, bool(context.is_admin))
 
 
-def of_project(context: RequestContext) -> dict[str, Any]:
+def of_project(context: RequestContext) -> dict[str, object]:
     """Return the parameters of the clauses of a caller's scope.
 
     :param context: the caller

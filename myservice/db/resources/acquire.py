@@ -9,7 +9,9 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import service_rows
 from myservice.db.query import conditions
+from myservice.db.query.conditions import Clause
 from myservice.db.query.conditions import Criteria
+from myservice.db.query.conditions import Shapes
 from myservice.db.resources import access
 from myservice.db.resources import fencing
 from myservice.db.resources.fencing import Claim
@@ -28,7 +30,7 @@ _RESOURCE_ID = sa.bindparam('claimed_id', type_=_TABLE.c.id.type)
 _OPERATION = sa.bindparam('claimed_by', type_=_TABLE.c.operation.type)
 
 
-def _shared(service: Any) -> Any:
+def _shared(service: sa.Select[Any]) -> sa.Select[Any]:
     # Nobody can destroy the service meanwhile. On PostgreSQL it can beat.
     return service.with_for_update(read=True, key_share=True)
 
@@ -37,18 +39,20 @@ _LOCK_SHARED = _shared(service_rows.ONE)
 _LOCK_ALONE = service_rows.ONE.with_for_update()
 
 
-def _if_registered(service: Any, numbered: bool) -> Any:
+def _if_registered(service: sa.Select[Any], numbered: bool) -> sa.Select[Any]:
     return service.where(service_rows.HOLDS) if numbered else service
 
 
-def _held(service_id: Any, operation: Any, new: Any) -> list[Any]:
+def _held(
+    service_id: sa.ColumnElement[str], new: sa.ColumnElement[int]
+) -> list[tuple[Any, Any]]:
     # MariaDB evaluates SET from left to right: claim_generation, which reads
     # the generation, comes before its change.
     return [
         (_TABLE.c.service_id, service_id),
         (_TABLE.c.claim_generation, fencing.NEXT_GENERATION),
         (_TABLE.c.generation, new),
-        (_TABLE.c.operation, operation),
+        (_TABLE.c.operation, _OPERATION),
         (_TABLE.c.updated_at, clock.utcnow()),
     ]
 
@@ -86,7 +90,7 @@ def claim(
 
 
 @functools.cache
-def _claim_statement(backend: Backend, numbered: bool) -> Any:
+def _claim_statement(backend: Backend, numbered: bool) -> sa.Executable:
     mysql = backend == 'mysql'
     # MariaDB has no UPDATE … RETURNING.
     new = (
@@ -106,12 +110,12 @@ def _claim_statement(backend: Backend, numbered: bool) -> Any:
             _TABLE.c.deleted == '',
             _names_both(living),
         )
-        .ordered_values(*_held(living.c.id, _OPERATION, new))
+        .ordered_values(*_held(living.c.id, new))
     )
     return statement if mysql else statement.returning(_TABLE.c.generation)
 
 
-def _names_both(service: Any) -> Any:
+def _names_both(service: sa.FromClause) -> Clause:
     # Always true, as service_id is NULL. SQLAlchemy warns of a join where no
     # clause names both tables.
     return sa.func.coalesce(_TABLE.c.service_id, service.c.id) == service.c.id
@@ -221,14 +225,12 @@ def claim_unclaimed(
     }
     numbered = registration is not None
     if backend == 'mysql':
-        statement = _lock_unclaimed_statement(backend, criteria.shapes)
-        locked = session.execute(statement, wanted).all()
+        select = _lock_unclaimed_statement(backend, criteria.shapes)
+        locked = session.execute(select, wanted).all()
         rows = _claim_locked(backend, numbered, locked, holder, session)
     else:
-        statement = _claim_unclaimed_statement(
-            backend, criteria.shapes, numbered
-        )
-        rows = session.execute(statement, wanted | holder).all()
+        update = _claim_unclaimed_statement(backend, criteria.shapes, numbered)
+        rows = session.execute(update, wanted | holder).all()
     if not rows:
         # It refuses a service that does not live.
         lock_service(service_id, registration, session=session)
@@ -242,7 +244,7 @@ def _claim_locked(
     backend: Backend,
     numbered: bool,
     locked: list[Any],
-    holder: dict[str, Any],
+    holder: dict[str, object],
     session: AnySession,
 ) -> list[Any]:
     if not locked:
@@ -257,7 +259,9 @@ def _claim_locked(
 
 
 @functools.lru_cache(maxsize=1000)
-def _lock_unclaimed_statement(backend: Backend, shapes: Any) -> Any:
+def _lock_unclaimed_statement(
+    backend: Backend, shapes: Shapes
+) -> sa.Select[Any]:
     """Return the SELECT that locks unclaimed resources.
 
     :param backend: which database it is
@@ -269,7 +273,7 @@ def _lock_unclaimed_statement(backend: Backend, shapes: Any) -> Any:
     order = [_TABLE.c.created_at, _TABLE.c.id]
     if backend == 'postgresql':
         order.insert(0, _TABLE.c.service_id)
-    statement = (
+    statement: sa.Select[Any] = (
         sa.select(
             _TABLE.c.id,
             _TABLE.c.created_at,
@@ -286,7 +290,8 @@ def _lock_unclaimed_statement(backend: Backend, shapes: Any) -> Any:
     )
     by_status = ('status', conditions.ONE) in shapes
     index = f'ix_resources_free{"_by_status" if by_status else ""}'
-    return dialects.force_index(statement, _TABLE, index)
+    statement = dialects.force_index(statement, _TABLE, index)
+    return statement
 
 
 # The service, if it may get work, locked against being destroyed.
@@ -301,7 +306,7 @@ _WORKING = _shared(
 @functools.cache
 def _claim_locked_statement(
     backend: Backend, number: int, numbered: bool
-) -> Any:
+) -> sa.Executable:
     """Return the UPDATE that claims resources, which the caller has locked.
 
     :param backend: which database it is
@@ -317,16 +322,14 @@ def _claim_locked_statement(
             in_list.is_member(_TABLE.c.id, 'locked', number),
             _names_both(working),
         )
-        .ordered_values(
-            *_held(working.c.id, _OPERATION, fencing.NEXT_GENERATION)
-        )
+        .ordered_values(*_held(working.c.id, fencing.NEXT_GENERATION))
     )
 
 
 @functools.lru_cache(maxsize=1000)
 def _claim_unclaimed_statement(
-    backend: Backend, shapes: Any, numbered: bool
-) -> Any:
+    backend: Backend, shapes: Shapes, numbered: bool
+) -> sa.Executable:
     """Return the UPDATE that finds, locks and claims resources."""
     working = _if_registered(_WORKING, numbered).cte('working')
     # A scalar subquery is evaluated before the rows that it decides on, so
@@ -341,9 +344,7 @@ def _claim_unclaimed_statement(
         sa.update(_TABLE)
         .where(_TABLE.c.id == unclaimed.c.id)
         .ordered_values(
-            *_held(
-                service_rows.SERVICE_ID, _OPERATION, fencing.NEXT_GENERATION
-            )
+            *_held(service_rows.SERVICE_ID, fencing.NEXT_GENERATION)
         )
         .returning(
             _TABLE.c.id, _TABLE.c.created_at, _TABLE.c.generation.label('next')

@@ -87,7 +87,7 @@ def read_tags(
 
 def read_of_one(
     context: RequestContext,
-    table: Any,
+    table: sa.Table,
     resource_id: str,
     *,
     session: AnySession,
@@ -111,7 +111,9 @@ def read_of_one(
 
 
 @functools.cache
-def _read_one_statement(table: Any, scope: access.Scope) -> Any:
+def _read_one_statement(
+    table: sa.Table, scope: access.Scope
+) -> sa.Select[Any]:
     return (
         sa.select(table)
         .select_from(
@@ -124,7 +126,7 @@ def _read_one_statement(table: Any, scope: access.Scope) -> Any:
 
 def _read_of_many(
     context: RequestContext,
-    table: Any,
+    table: sa.Table,
     resource_ids: Iterable[str],
     *,
     session: AnySession,
@@ -136,7 +138,9 @@ def _read_of_many(
 
 
 @functools.cache
-def _read_many_statement(table: Any, scope: access.Scope) -> Any:
+def _read_many_statement(
+    table: sa.Table, scope: access.Scope
+) -> sa.Select[Any]:
     return (
         sa.select(table)
         .join(_RESOURCE, _RESOURCE.c.id == table.c.resource_id)

@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 
 def check_claim(
-    claim: Any, resource_id: str | None = None, required: bool = False
+    claim: object, resource_id: str | None = None, required: bool = False
 ) -> None:
     """Refuse what is not a claim, or is one on another resource.
 
@@ -68,7 +68,7 @@ HELD = (
 )
 
 
-def held(claim: Claim) -> dict[str, Any]:
+def held(claim: Claim) -> dict[str, object]:
     """Return the parameters of HELD.
 
     :param claim: the claim

@@ -15,6 +15,8 @@ from myservice.db import validation
 from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.query import listing
+from myservice.db.query.conditions import Clause
+from myservice.db.query.conditions import Column
 from myservice.db.resources import access
 from myservice.db.resources import child_rows
 from myservice.db.sql import in_list
@@ -30,7 +32,7 @@ _LOOKED_FOR = {
 
 def check_scope(
     context: RequestContext, filters: Any
-) -> Mapping[str, Any] | None:
+) -> Mapping[str, object] | None:
     """Return filters that show a caller no more than they may see.
 
     :param context: the caller; an administrator sees all
@@ -38,25 +40,25 @@ def check_scope(
     :raises InvalidInput: when the caller has no project
     """
     if context.is_admin:
-        return cast(Mapping[str, Any] | None, filters)
+        return cast(Mapping[str, object] | None, filters)
     project_id = require_project(context, None, 'resource_get_all')
     return listing.with_filter(filters, 'project_id', project_id)
 
 
-def _metadata_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
+def _metadata_filter(wanted: Any) -> tuple[Hashable, Mapping[str, object]]:
     child_rows.check_metadata(wanted)
     return _take_apart(_METADATA, wanted.items())
 
 
-def _tags_filter(wanted: Any) -> tuple[Hashable, Mapping[str, Any]]:
+def _tags_filter(wanted: Any) -> tuple[Hashable, Mapping[str, object]]:
     tags = [wanted] if isinstance(wanted, str) else wanted
     child_rows.check_tags(tags)
     return _take_apart(_TAGS, {(tag,) for tag in tags})
 
 
 def _take_apart(
-    table: Any, rows: Collection[Sequence[str]]
-) -> tuple[Hashable, Mapping[str, Any]]:
+    table: sa.Table, rows: Collection[Sequence[str]]
+) -> tuple[Hashable, Mapping[str, object]]:
     number = in_list.how_many(rows)
     if number == in_list.MANY:
         return number, {
@@ -70,23 +72,26 @@ def _take_apart(
     }
 
 
-def _has_metadata(number: int) -> Any:
+def _has_metadata(number: int) -> Clause:
     return _has_all(_METADATA, number)
 
 
-def _has_tags(number: int) -> Any:
+def _has_tags(number: int) -> Clause:
     return _has_all(_TAGS, number)
 
 
-def _has_all(table: Any, number: int) -> Any:
+def _has_all(table: sa.Table, number: int) -> Clause:
     if number == in_list.MANY:
-        return in_list.is_selected(_TABLE.c.id, _has_many_statement(table))
+        selected: Clause = in_list.is_selected(
+            _TABLE.c.id, _has_many_statement(table)
+        )
+        return selected
     return sa.and_(
         sa.true(), *(_has_one(table, each) for each in range(number))
     )
 
 
-def _has_one(table: Any, number: int) -> Any:
+def _has_one(table: sa.Table, number: int) -> Clause:
     return sa.exists().where(
         table.c.resource_id == _TABLE.c.id,
         *(
@@ -99,7 +104,7 @@ def _has_one(table: Any, number: int) -> Any:
     )
 
 
-def _has_many_statement(table: Any) -> Any:
+def _has_many_statement(table: sa.Table) -> sa.Select[Any]:
     # Each row is asked for once, and exists at most once: a resource that has
     # as many of them has all. With one EXISTS for each, servers would take
     # ever longer to plan.
@@ -114,13 +119,13 @@ def _has_many_statement(table: Any) -> Any:
     )
 
 
-def _is_claimed_filter(wanted: Any) -> tuple[bool, Mapping[str, Any]]:
+def _is_claimed_filter(wanted: object) -> tuple[bool, Mapping[str, object]]:
     validation.check_bool('is_claimed', wanted)
     return bool(wanted), {}
 
 
-def _is_claimed(wanted: Any) -> Any:
-    column = _TABLE.c.service_id
+def _is_claimed(wanted: bool) -> Clause:
+    column: Column = _TABLE.c.service_id
     return column.is_not(None) if wanted else column.is_(None)
 
 

@@ -19,7 +19,7 @@ _TABLE: Any = Resource.__table__
 _SERVICES: Any = Service.__table__
 
 # The statements below add which resources.
-_RELEASE: Any = (
+_RELEASE: sa.Update = (
     sa.update(_TABLE)
     .where(_TABLE.c.deleted == '')
     .values(
@@ -31,16 +31,16 @@ _RELEASE: Any = (
     )
 )
 #: releases the one that a claim holds
-RELEASE_ONE: Any = _RELEASE.where(
+RELEASE_ONE: sa.Update = _RELEASE.where(
     _TABLE.c.id == sa.bindparam('resource_id'), *fencing.HELD
 )
 # MariaDB would scan a small table, and wait for what others are claiming.
-_RELEASE_ALL_OF: Any = dialects.force_index(
+_RELEASE_ALL_OF: sa.Update = dialects.force_index(
     _RELEASE.where(_TABLE.c.service_id == sa.bindparam('released_service')),
     _TABLE,
     'ix_resources_free',
 )
-_COUNT_OF: Any = sa.select(sa.func.count()).where(
+_COUNT_OF: sa.Select[Any] = sa.select(sa.func.count()).where(
     _TABLE.c.service_id == sa.bindparam('holder'), _TABLE.c.deleted == ''
 )
 
@@ -83,7 +83,7 @@ def release_those_of_services_down(*, session: AnySession) -> int:
 
 
 @functools.cache
-def _release_those_down_statement(backend: Backend) -> Any:
+def _release_those_down_statement(backend: Backend) -> sa.Executable:
     down = dialects.evaluated_once(
         backend,
         sa.select(_SERVICES.c.id)

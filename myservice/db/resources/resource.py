@@ -292,9 +292,9 @@ def _update(
 @functools.lru_cache(maxsize=1000)
 def _update_statement(
     all_projects: bool,
-    expected: tuple[tuple[str, conditions.Condition], ...],
+    expected: conditions.Shapes,
     claimed: bool,
-) -> Any:
+) -> sa.Executable:
     own_uuid = sa.bindparam('updated_by', type_=_TABLE.c.operation.type)
     return (
         sa.update(_TABLE)
@@ -325,7 +325,7 @@ def _conflict(
     )
 
 
-def _check_force(context: RequestContext, force: Any) -> None:
+def _check_force(context: RequestContext, force: object) -> None:
     """Refuse force to callers who are not administrators."""
     validation.check_bool('force', force)
     if force:
