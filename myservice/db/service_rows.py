@@ -255,7 +255,7 @@ def _register_statement(
     )
 
 
-def _may_register() -> Any:
+def _may_register() -> sa.ColumnElement[bool]:
     # SET goes from left to right in MariaDB, and this is evaluated anew for
     # each column: operation, which is set first of those below, keeps it true.
     silent_for = sa.bindparam('silent_for', type_=sa.Float())

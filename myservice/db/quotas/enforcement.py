@@ -108,7 +108,7 @@ def give_back(
 
 
 @functools.cache
-def _take_statement(backend: Backend, count: int, column: Column) -> Any:
+def _take_statement(backend: Backend, count: int, column: Column) -> sa.Update:
     """Return the guarded UPDATE over so many resources.
 
     All the rows that it asks for are locked in order, by the innermost
@@ -120,7 +120,7 @@ def _take_statement(backend: Backend, count: int, column: Column) -> Any:
         for number in range(count)
     ]
 
-    def given(what: str) -> Any:
+    def given(what: str) -> sa.ColumnElement[int]:
         return sa.case(
             *(
                 (
@@ -328,8 +328,10 @@ def read(
     return usages
 
 
-def _read_statement() -> Any:
-    def limits_of(source: str, table: Any, owner: Any) -> Any:
+def _read_statement() -> sa.Executable:
+    def limits_of(
+        source: str, table: sa.Table, owner: sa.ColumnElement[bool]
+    ) -> sa.Select[Any]:
         return sa.select(
             sa.literal_column(f"'{source}'"),
             table.c.resource,

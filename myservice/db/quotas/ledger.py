@@ -72,7 +72,7 @@ def insert(
 
 
 @functools.cache
-def _insert_statement(count: int, by_clock: bool) -> Any:
+def _insert_statement(count: int, by_clock: bool) -> sa.Insert:
     """Return one INSERT for so many reservations.
 
     :param count: how many
@@ -81,7 +81,7 @@ def _insert_statement(count: int, by_clock: bool) -> Any:
     """
     columns = _RESERVATION.c
 
-    def given(name: str, column: Any) -> Any:
+    def given(name: str, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
         return sa.bindparam(name, type_=column.type)
 
     expire_at = given('expire', columns.expire_at)
@@ -164,17 +164,23 @@ class _Number(NamedTuple):
     projects: int
     reservations: int
 
-    def of_projects(self, column: Any) -> Any:
-        return in_list.is_member(column, 'of_project', self.projects)
+    def of_projects(
+        self, column: sa.ColumnElement[str]
+    ) -> sa.ColumnElement[bool]:
+        found: sa.ColumnElement[bool] = in_list.is_member(
+            column, 'of_project', self.projects
+        )
+        return found
 
-    def ids(self) -> Any:
-        return in_list.is_member(
+    def ids(self) -> sa.ColumnElement[bool]:
+        found: sa.ColumnElement[bool] = in_list.is_member(
             _RESERVATION.c.id, 'reservation', self.reservations
         )
+        return found
 
 
 @functools.cache
-def _end_statement(number: _Number, in_time: bool) -> Any:
+def _end_statement(number: _Number, in_time: bool) -> sa.Update:
     """Return the UPDATE that decides who ends reservations.
 
     :param number: how many
@@ -201,7 +207,7 @@ def _end_statement(number: _Number, in_time: bool) -> Any:
 @functools.cache
 def _settle_statement(
     backend: Backend, number: _Number, committing: bool
-) -> Any:
+) -> sa.Update:
     """Return the UPDATE that takes from ``reserved`` what has been ended.
 
     :param backend: which database it is
@@ -254,13 +260,13 @@ def _settle_statement(
     )
 
 
-def _same(usage: Any, other: Any) -> Any:
+def _same(usage: Any, other: Any) -> sa.ColumnElement[bool]:
     return sa.and_(
         usage.project_id == other.project_id, usage.resource == other.resource
     )
 
 
-def by_primary_key(select: Any) -> Any:
+def by_primary_key(select: sa.Select[Any]) -> sa.Select[Any]:
     """Return a SELECT of reservations that passes by no others.
 
     In a small table MariaDB would rather read all of it, and locks, or waits
@@ -268,4 +274,5 @@ def by_primary_key(select: Any) -> Any:
 
     :param select: the SELECT, which names the ids
     """
-    return dialects.force_index(select, _RESERVATION, 'PRIMARY')
+    select = dialects.force_index(select, _RESERVATION, 'PRIMARY')
+    return select
