@@ -3,6 +3,7 @@
 Importing this module gives ``Service`` its column ``is_up``.
 """
 
+import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from sqlalchemy.orm import column_property
 
 from myservice.db.engine import engines
 from myservice.db.models import Service
-from myservice.db.rows import row_class
+from myservice.db.models import SoftDeleteRow
 from myservice.db.sql import clock
 
 _DOWN_TIME: Any = sa.bindparam(
@@ -62,10 +63,29 @@ def is_up(service: Any) -> sa.ColumnElement[bool]:
 
 Service.is_up = column_property(is_up(Service.__table__.c))
 
-ServiceRow = row_class(
-    'ServiceRow',
-    Service,
+
+class ServiceRow(
+    SoftDeleteRow,
+    table=Service.__table__,
     computed=[is_up(Service.__table__.c).label('is_up')],
     hidden=['operation'],
-    module=__name__,
-)
+    init=False,
+):
+    """A service, with whether it is up."""
+
+    __slots__ = ()
+
+    host: str
+    binary: str
+    topic: str | None
+    availability_zone: str | None
+    version: int
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    last_seen_at: datetime.datetime | None
+    registration: int
+    unregistered_at: datetime.datetime | None
+    is_up: bool
+
+    not_found = Service.not_found

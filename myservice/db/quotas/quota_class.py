@@ -11,7 +11,6 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import validation
-from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaClassRow
 from myservice.db.query import listing
 from myservice.db.quotas import limit_table
@@ -20,7 +19,7 @@ from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
-_TABLE: Any = QuotaClass.__table__
+_TABLE = QuotaClassRow.__table__
 _LISTING = listing.Listing(
     QuotaClassRow,
     filters=('class_name', 'resource'),
@@ -33,7 +32,7 @@ _LISTING = listing.Listing(
         'updated_at': None,
     },
 )
-_LIMITS: limit_table.Limits[QuotaClass] = limit_table.Limits(
+_LIMITS = limit_table.Limits(
     QuotaClassRow,
     'class_name',
     exists=exception.QuotaClassExists,
@@ -44,7 +43,7 @@ _LIMITS: limit_table.Limits[QuotaClass] = limit_table.Limits(
 @retry_on_failure(settle=trace_in(_TABLE.c.id, QuotaClassRow))
 def quota_class_create(
     context: RequestContext, class_name: str, resource: str, limit: int
-) -> QuotaClass:
+) -> QuotaClassRow:
     """Give a quota class a limit.
 
     :param context: an administrator's context
@@ -71,7 +70,7 @@ def quota_class_create(
 @retry_on_failure
 def quota_class_get(
     context: RequestContext, class_name: str, resource: str
-) -> QuotaClass:
+) -> QuotaClassRow:
     """Return the limit of a quota class.
 
     :param context: the caller
@@ -97,7 +96,7 @@ def quota_class_get_all(
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
-) -> list[QuotaClass]:
+) -> list[QuotaClassRow]:
     """Return limits of quota classes, all of them or a page.
 
     :param context: the caller

@@ -1,8 +1,6 @@
 """Which resources a caller sees, and how one is read, or locked to write."""
 
-from typing import Any
 from typing import NamedTuple
-from typing import cast
 
 import sqlalchemy as sa
 
@@ -16,7 +14,7 @@ from myservice.db.query import lookup
 from myservice.db.resources import fencing
 from myservice.db.transaction.session import AnySession
 
-TABLE: Any = Resource.__table__
+TABLE = Resource.__table__
 
 
 class Scope(NamedTuple):
@@ -30,7 +28,7 @@ class Scope(NamedTuple):
     read_deleted: ReadDeleted
     all_projects: bool
 
-    def conditions(self) -> list[Any]:
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
         """Return the conditions of these rows."""
         found = lookup.visible(TABLE, self.read_deleted)
         if not self.all_projects:
@@ -46,7 +44,7 @@ def scope(context: RequestContext) -> Scope:
     return Scope(context.read_deleted, bool(context.is_admin))
 
 
-def of_project(context: RequestContext) -> dict[str, Any]:
+def of_project(context: RequestContext) -> dict[str, object]:
     """Return the parameters of the conditions of a caller's scope.
 
     :param context: the caller
@@ -58,7 +56,7 @@ def of_project(context: RequestContext) -> dict[str, Any]:
 
 def get(
     context: RequestContext, resource_id: str, *, session: AnySession
-) -> Resource:
+) -> ResourceRow:
     """Read a resource of the caller, and lock it inside a transaction.
 
     :param context: the caller
@@ -72,7 +70,7 @@ def get(
         not context.is_admin and row.project_id != context.project_id
     ):
         raise exception.ResourceNotFound(resource_id=resource_id)
-    return cast(Resource, row)
+    return row
 
 
 def get_for_writing(
@@ -81,7 +79,7 @@ def get_for_writing(
     claim: fencing.Claim | None,
     *,
     session: AnySession,
-) -> Resource:
+) -> ResourceRow:
     """Lock a living resource, whose claim still holds.
 
     :param context: the caller

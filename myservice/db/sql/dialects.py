@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Literal
+from typing import Protocol
+from typing import Self
+from typing import TypeVar
 from typing import get_args
 
 import sqlalchemy as sa
@@ -148,7 +151,18 @@ def _why_not(name: str) -> str:
     return f'{name} is not supported; these are: {_SHAPE}'
 
 
-def force_index(statement: Any, table: Any, index: str) -> Any:
+class _Hinted(Protocol):
+    """A statement that takes hints."""
+
+    def with_hint(
+        self, *, text: str, selectable: sa.Table, dialect_name: str
+    ) -> Self: ...
+
+
+H = TypeVar('H', bound=_Hinted)
+
+
+def force_index(statement: H, table: sa.Table, index: str) -> H:
     """Return a statement for which MariaDB uses an index, and no other.
 
     :param statement: a SELECT or UPDATE
