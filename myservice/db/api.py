@@ -80,8 +80,10 @@ from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
 from myservice.db.service import service_unregister
 from myservice.db.service import service_update
+from myservice.db.transaction.orm_session import Session
 from myservice.db.transaction.retry import atomic
 from myservice.db.transaction.retry import run_in_transaction
+from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import savepoint
 from myservice.db.transaction.session import transaction
@@ -96,6 +98,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'statistics',
     # transactions
     'get_session',
+    'Session',
+    'AnySession',
     'transaction',
     'savepoint',
     'run_in_transaction',

@@ -15,6 +15,16 @@ from myservice import context
 from myservice import db
 from myservice.tests import factories
 
+# What db.api offers for annotations alone.
+TYPES = {
+    'Session',
+    'AnySession',
+    'ServiceRow',
+    'QuotaRow',
+    'QuotaClassRow',
+    'ResourceRow',
+}
+
 # What db.api offers beside transactions.
 NOT_CALLS = {
     'configure',
@@ -31,14 +41,11 @@ NOT_CALLS = {
     'PROJECT',
     'DATABASE_ERRORS',
     'Claim',
-    'ServiceRow',
-    'QuotaRow',
-    'QuotaClassRow',
-    'ResourceRow',
     'Contains',
     'Not',
     'Range',
     'StartsWith',
+    *TYPES,
 }
 
 
