@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds a wheel from a tree without git, and uses it in an empty environment:
-# what is missing from it (migrations, templates, py.typed) is missed there. Then it
-# builds the documentation of that tree.
+# what is missing from it (migrations, templates, py.typed) is missed there.
+# Then it builds the documentation of that tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

@@ -186,8 +186,8 @@ def condition(name: str, column: Any, shape: Any) -> Any:
             return position > 0
         return sa.and_(column >= text, position == 1)
     if isinstance(shape, tuple):
-        found = in_list.is_member(column, f'{name}_any', shape[0])
-        return sa.or_(column.is_(None), found) if None in shape else found
+        among = in_list.is_member(column, f'{name}_any', shape[0])
+        return sa.or_(column.is_(None), among) if None in shape else among
     if shape is None:
         return column.is_(None)
     return column == sa.bindparam(f'{name}_one')

@@ -9,7 +9,6 @@ those that cannot be locked at once are not waited for.
 import functools
 from collections.abc import Collection
 from collections.abc import Mapping
-from typing import Any
 from typing import Literal
 
 import sqlalchemy as sa
@@ -32,8 +31,8 @@ from myservice.db.transaction.session import AnySession
 
 Column = Literal['in_use', 'reserved']
 
-_USAGE: Any = QuotaUsage.__table__
-_RESERVATION: Any = Reservation.__table__
+_USAGE = QuotaUsage.__table__
+_RESERVATION = Reservation.__table__
 
 _PROJECT = sa.bindparam('of_project', type_=_USAGE.c.project_id.type)
 _CLASS_NAME = sa.bindparam('of_class', type_=_USAGE.c.project_id.type)
@@ -65,7 +64,7 @@ def take(
     names = sorted(deltas)
     backend = backend_of(session.get_bind().dialect)
     statement = _taking(backend, len(names), column)
-    parameters: dict[str, Any] = {
+    parameters: dict[str, object] = {
         'of_project': project_id,
         'of_class': limits.default_class(),
     }
@@ -108,7 +107,7 @@ def give_back(
 
 
 @functools.cache
-def _taking(backend: Backend, count: int, column: Column) -> Any:
+def _taking(backend: Backend, count: int, column: Column) -> sa.Update:
     """Return the guarded UPDATE over so many resources.
 
     All the rows that it asks for are locked in order, by the innermost
@@ -120,7 +119,7 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
         for number in range(count)
     ]
 
-    def given(what: str) -> Any:
+    def given(what: str) -> sa.ColumnElement[int]:
         return sa.case(
             *(
                 (
@@ -140,7 +139,7 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
         _USAGE.c.project_id == _PROJECT,
         in_list.is_member(_USAGE.c.resource, 'asked_resource', count),
     ]
-    asked = (
+    rows_asked_for = (
         sa.select(
             _USAGE.c.resource,
             _USAGE.c[column].label('number'),
@@ -155,7 +154,7 @@ def _taking(backend: Backend, count: int, column: Column) -> Any:
         .order_by(_USAGE.c.resource)
         .with_for_update()
     )
-    asked = dialects.evaluated_once(backend, asked, 'asked')
+    asked = dialects.evaluated_once(backend, rows_asked_for, 'asked')
     # The sum of used and delta could be more than a number holds.
     fits = sa.or_(
         asked.c.delta < 0, asked.c.used <= asked.c.most - asked.c.delta
@@ -328,8 +327,10 @@ def read(
     return usages
 
 
-def _reading() -> Any:
-    def limits_of(source: str, table: Any, owner: Any) -> Any:
+def _reading() -> sa.Executable:
+    def limits_of(
+        source: str, table: sa.Table, owner: sa.ColumnElement[bool]
+    ) -> sa.Select[str, str, int, int]:
         return sa.select(
             sa.literal_column(f"'{source}'"),
             table.c.resource,
@@ -337,8 +338,8 @@ def _reading() -> Any:
             sa.literal_column('0'),
         ).where(owner, table.c.deleted == '')
 
-    quota: Any = Quota.__table__
-    of_class: Any = QuotaClass.__table__
+    quota = Quota.__table__
+    of_class = QuotaClass.__table__
     return sa.union_all(
         sa.select(
             sa.literal_column("'usage'"),
