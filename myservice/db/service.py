@@ -6,7 +6,6 @@ heartbeats, and read by everybody who has to know whom to give work.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
@@ -77,7 +76,7 @@ _MINIMUM_VERSION = sa.select(
 @retry_on_failure
 def service_register(
     context: RequestContext,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     only_if_silent_for: float | None = None,
 ) -> ServiceRow:
     """Announce a starting process: update its living row, or create one.
@@ -127,7 +126,7 @@ def service_register(
 
 @retry_on_failure(settle=trace_in(_TABLE.c.id, ServiceRow))
 def service_create(
-    context: RequestContext, values: Mapping[str, Any]
+    context: RequestContext, values: Mapping[str, object]
 ) -> ServiceRow:
     """Create a service.
 
@@ -204,7 +203,7 @@ def service_get_by_host_and_binary(
 @retry_on_failure
 def service_get_all(
     context: RequestContext,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, object] | None = None,
     limit: int | None = None,
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
@@ -318,7 +317,7 @@ def service_unregister(
 
 @retry_on_failure
 def service_update(
-    context: RequestContext, service_id: str, values: Mapping[str, Any]
+    context: RequestContext, service_id: str, values: Mapping[str, object]
 ) -> None:
     """Change a service; its heartbeat stays as it is.
 

@@ -6,7 +6,6 @@ A project has a limit of its own, or that of the quota class which
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from myservice import exception
 from myservice.context import RequestContext
@@ -101,7 +100,7 @@ def quota_get(
 def quota_get_all(
     context: RequestContext,
     project_id: str | None = None,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, object] | None = None,
     limit: int | None = None,
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,

@@ -5,7 +5,6 @@ Of the classes, the one that ``[quota] default_class`` names counts.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from myservice import exception
 from myservice.context import RequestContext
@@ -91,7 +90,7 @@ def quota_class_get(
 def quota_class_get_all(
     context: RequestContext,
     class_name: str | None = None,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, object] | None = None,
     limit: int | None = None,
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
