@@ -11,6 +11,7 @@ import functools
 import operator
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 from myservice import exception
 
@@ -30,6 +31,10 @@ _PLAIN = frozenset(
 )
 
 
+A = TypeVar('A', bound=tuple[Any, ...])
+K = TypeVar('K', bound=dict[str, Any])
+
+
 def plain(value: Any) -> Any:
     """Return a value, and what is in it, without its subclass.
 
@@ -39,9 +44,7 @@ def plain(value: Any) -> Any:
     return value if type(value) in _PLAIN else convert(value)
 
 
-def arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(args: A, kwargs: K) -> tuple[A, K]:
     """Return the arguments of a call, made plain.
 
     :param args: the arguments by position
@@ -52,9 +55,9 @@ def arguments(
         # The first one is the context.
         return args, kwargs
     try:
-        return tuple(map(plain, args)), {
-            name: plain(value) for name, value in kwargs.items()
-        }
+        made: Any = tuple(map(plain, args))
+        named: Any = {name: plain(value) for name, value in kwargs.items()}
+        return made, named
     except RecursionError as error:
         raise exception.InvalidInput(
             field='arguments', reason='one of them is nested too deeply'

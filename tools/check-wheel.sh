@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a wheel from a tree without git, and uses it in an empty environment,
-# where a missing file (migrations, templates) is noticed. Then it builds the
+# where a missing file (migrations, templates, py.typed) is noticed. Then it builds the
 # documentation of that tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,6 +26,7 @@ $manage service list --json
 $manage config sample > sample.conf
 $manage db revision -m check --json
 test -f venv/etc/myservice/myservice.conf
+test -f "$(echo venv/lib/python3*/site-packages/myservice/py.typed)"
 
 venv/bin/pip install -q -c tree/constraints.txt -r tree/doc/requirements.txt
 # Without -W: the theme warns that there is no git.

@@ -25,7 +25,7 @@ def service_list(arguments: Any) -> None:
         [direction or 'asc' for _, _, direction in keys],
     )
     if arguments.json:
-        output.print_json([dict(service) for service in services])  # type: ignore[call-overload]
+        output.print_json([dict(service) for service in services])
         return
     output.print_table(
         ('ID', 'Host', 'Binary', 'Zone', 'Status', 'State', 'Last seen'),
@@ -36,7 +36,7 @@ def service_list(arguments: Any) -> None:
 def service_show(arguments: Any) -> None:
     """Show everything about one service."""
     service = db.api.service_get(context.get_admin_context(), arguments.id)
-    output.result(arguments, **dict(service))  # type: ignore[call-overload]
+    output.result(arguments, **dict(service))
 
 
 def service_disable(arguments: Any) -> None:

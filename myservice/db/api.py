@@ -17,7 +17,11 @@ from myservice.db.engine.engines import configure
 from myservice.db.engine.engines import dispose
 from myservice.db.engine.engines import get_engine
 from myservice.db.engine.errors import DATABASE_ERRORS
+from myservice.db.liveness import ServiceRow
 from myservice.db.maintenance import purge_operations
+from myservice.db.models import QuotaClassRow
+from myservice.db.models import QuotaRow
+from myservice.db.models import ResourceRow
 from myservice.db.query.conditions import Contains
 from myservice.db.query.conditions import Not
 from myservice.db.query.conditions import Range
@@ -76,8 +80,10 @@ from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
 from myservice.db.service import service_unregister
 from myservice.db.service import service_update
+from myservice.db.transaction.orm_session import Session
 from myservice.db.transaction.retry import atomic
 from myservice.db.transaction.retry import run_in_transaction
+from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import savepoint
 from myservice.db.transaction.session import transaction
@@ -92,6 +98,8 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'statistics',
     # transactions
     'get_session',
+    'Session',
+    'AnySession',
     'transaction',
     'savepoint',
     'run_in_transaction',
@@ -154,6 +162,11 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_claim_next',
     'resource_release',
     'claims_take_over',
+    # what they return, for annotations
+    'ServiceRow',
+    'QuotaRow',
+    'QuotaClassRow',
+    'ResourceRow',
     # conditions, for filters and for what is expected
     'Contains',
     'Not',

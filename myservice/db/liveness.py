@@ -3,23 +3,26 @@
 Importing this module gives ``Service`` its column ``is_up``.
 """
 
+import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import column_property
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.elements import KeyedColumnElement
 
 from myservice.db.engine import engines
 from myservice.db.models import Service
-from myservice.db.rows import row_class
+from myservice.db.models import SoftDeleteRow
 from myservice.db.sql import clock
 
-_DOWN_TIME: Any = sa.bindparam(
+_DOWN_TIME = sa.bindparam(
     'down_time',
     type_=sa.Float(),
     callable_=lambda: engines.get_conf().service.down_time,
 )
 # The same, as seconds ago.
-_MOST_AHEAD: Any = sa.bindparam(
+_MOST_AHEAD = sa.bindparam(
     'most_ahead',
     type_=sa.Float(),
     callable_=lambda: -engines.get_conf().service.down_time,
@@ -27,7 +30,8 @@ _MOST_AHEAD: Any = sa.bindparam(
 
 
 def is_recent(
-    last_sign: sa.ColumnElement[Any], seconds: Any = _DOWN_TIME
+    last_sign: sa.ColumnElement[datetime.datetime],
+    seconds: sa.ColumnElement[float] = _DOWN_TIME,
 ) -> sa.ColumnElement[bool]:
     """Return whether a sign of life is recent, as SQL.
 
@@ -46,7 +50,9 @@ def is_recent(
     )
 
 
-def is_up(service: Any) -> sa.ColumnElement[bool]:
+def is_up(
+    service: ReadOnlyColumnCollection[str, KeyedColumnElement[Any]],
+) -> sa.ColumnElement[bool]:
     """Return whether a service is up, as SQL: by the database's clock.
 
     :param service: the columns of the table, or of an alias of it
@@ -62,10 +68,29 @@ def is_up(service: Any) -> sa.ColumnElement[bool]:
 
 Service.is_up = column_property(is_up(Service.__table__.c))
 
-ServiceRow = row_class(
-    'ServiceRow',
-    Service,
+
+class ServiceRow(
+    SoftDeleteRow,
+    table=Service.__table__,
     computed=[is_up(Service.__table__.c).label('is_up')],
     hidden=['operation'],
-    module=__name__,
-)
+    init=False,
+):
+    """A service, with whether it is up."""
+
+    __slots__ = ()
+
+    host: str
+    binary: str
+    topic: str | None
+    availability_zone: str | None
+    version: int
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    last_seen_at: datetime.datetime | None
+    registration: int
+    unregistered_at: datetime.datetime | None
+    is_up: bool
+
+    not_found = Service.not_found

@@ -14,7 +14,7 @@ from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import get_session
 
 _DELETE = sa.delete(models.Operation).where(
-    in_list.is_member(models.Operation.id, 'expired')
+    in_list.is_member(models.Operation.__table__.c.id, 'expired')
 )
 
 

@@ -3,6 +3,8 @@
 import datetime
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import ClassVar
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -11,8 +13,9 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 
 from myservice import exception
+from myservice.db import operation as operations
 from myservice.db.operation import new_id
-from myservice.db.rows import row_class
+from myservice.db.rows import Row
 from myservice.db.sql import clock
 from myservice.db.sql import storage
 from myservice.db.sql import types
@@ -21,6 +24,7 @@ from myservice.db.sql import types
 class Base(DeclarativeBase):
     """The base of all tables."""
 
+    __table__: ClassVar[sa.Table]
     # Alembic finds a constraint again by its name.
     metadata = sa.MetaData(
         naming_convention={
@@ -57,6 +61,19 @@ class Timestamped(Base):
     )
 
 
+class WritingSession(Protocol):
+    """What marks a row deleted: any session that may write."""
+
+    @property
+    def operation(self) -> operations.Operation:
+        """The operation of the call that the session works for."""
+        ...
+
+    def execute(self, statement: sa.Update, /) -> sa.CursorResult[Any]:
+        """Execute a statement and return its result."""
+        ...
+
+
 class SoftDelete(Identified, Timestamped):
     """A table whose rows are marked deleted, and purged later.
 
@@ -74,11 +91,13 @@ class SoftDelete(Identified, Timestamped):
         types.ExactString(36), default='', sort_order=13
     )
 
-    def not_found(self) -> exception.NotFound:
+    def not_found(self: 'SoftDelete | SoftDeleteRow') -> exception.NotFound:
         """Return the error that says that this row does not live."""
         raise NotImplementedError
 
-    def delete(self, *, session: Any) -> None:
+    def delete(
+        self: 'SoftDelete | SoftDeleteRow', *, session: WritingSession
+    ) -> None:
         """Mark this row deleted, if it still lives.
 
         The condition stands in the UPDATE itself: of two callers that delete
@@ -88,7 +107,7 @@ class SoftDelete(Identified, Timestamped):
         :param session: an open session that may write
         :raises NotFound: the one of the resource, when the row has gone
         """
-        table: Any = self.__table__
+        table = self.__table__
         result = session.execute(
             sa.update(table)
             .where(table.c.id == self.id, table.c.deleted == '')
@@ -96,6 +115,21 @@ class SoftDelete(Identified, Timestamped):
         )
         if result.rowcount != 1:
             raise self.not_found()
+
+
+class SoftDeleteRow(Row, init=False):
+    """A row of such a table."""
+
+    __slots__ = ()
+
+    id: str
+    created_at: datetime.datetime
+    updated_at: datetime.datetime | None
+    deleted_at: datetime.datetime | None
+    deleted: str
+
+    not_found = SoftDelete.not_found
+    delete = SoftDelete.delete
 
 
 class Service(SoftDelete):
@@ -154,7 +188,9 @@ class Service(SoftDelete):
         # liveness.py adds it: it needs the configuration.
         is_up: Mapped[bool]
 
-    def not_found(self) -> exception.ServiceNotFound:
+    def not_found(
+        self: 'Service | SoftDeleteRow',
+    ) -> exception.ServiceNotFound:
         """Return the error that says that this service does not live."""
         return exception.ServiceNotFound(service_id=self.id)
 
@@ -172,14 +208,23 @@ class Quota(SoftDelete):
     resource: Mapped[str] = mapped_column(types.ExactString(255))
     limit: Mapped[int] = mapped_column(sa.BigInteger())
 
-    def not_found(self) -> exception.QuotaNotFound:
+    def not_found(self: 'Quota | QuotaRow') -> exception.QuotaNotFound:
         """Return the error that says that this limit is not set."""
         return exception.QuotaNotFound(
             project_id=self.project_id, resource=self.resource
         )
 
 
-QuotaRow = row_class('QuotaRow', Quota)
+class QuotaRow(SoftDeleteRow, table=Quota.__table__, init=False):
+    """The limit of a project for a resource."""
+
+    __slots__ = ()
+
+    project_id: str
+    resource: str
+    limit: int
+
+    not_found = Quota.not_found
 
 
 class QuotaClass(SoftDelete):
@@ -198,14 +243,25 @@ class QuotaClass(SoftDelete):
     resource: Mapped[str] = mapped_column(types.ExactString(255))
     limit: Mapped[int] = mapped_column(sa.BigInteger())
 
-    def not_found(self) -> exception.QuotaClassNotFound:
+    def not_found(
+        self: 'QuotaClass | QuotaClassRow',
+    ) -> exception.QuotaClassNotFound:
         """Return the error that says that this limit is not set."""
         return exception.QuotaClassNotFound(
             class_name=self.class_name, resource=self.resource
         )
 
 
-QuotaClassRow = row_class('QuotaClassRow', QuotaClass)
+class QuotaClassRow(SoftDeleteRow, table=QuotaClass.__table__, init=False):
+    """The limit of a quota class for a resource."""
+
+    __slots__ = ()
+
+    class_name: str
+    resource: str
+    limit: int
+
+    not_found = QuotaClass.not_found
 
 
 class QuotaUsage(Timestamped):
@@ -315,12 +371,29 @@ class Resource(SoftDelete):
     claim_generation: Mapped[int | None] = mapped_column(sa.BigInteger())
     operation: Mapped[str] = mapped_column(types.ExactString(36), default='')
 
-    def not_found(self) -> exception.ResourceNotFound:
+    def not_found(
+        self: 'Resource | ResourceRow',
+    ) -> exception.ResourceNotFound:
         """Return the error that says that this resource does not live."""
         return exception.ResourceNotFound(resource_id=self.id)
 
 
-ResourceRow = row_class('ResourceRow', Resource)
+class ResourceRow(SoftDeleteRow, table=Resource.__table__, init=False):
+    """A resource."""
+
+    __slots__ = ()
+
+    project_id: str
+    name: str | None
+    kind: str | None
+    size: int
+    status: str
+    service_id: str | None
+    generation: int
+    claim_generation: int | None
+    operation: str
+
+    not_found = Resource.not_found
 
 
 class ResourceMetadata(Base):

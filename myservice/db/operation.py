@@ -10,6 +10,7 @@ interrupt that leaves it then.
 import contextvars
 from collections.abc import Callable
 from typing import Any
+from typing import TypeVar
 
 import uuid6
 from oslo_db import exception as db_exception
@@ -23,6 +24,8 @@ _OURS = (
     db_exception.DBError,
     db_exception.DBInvalidUnicodeParameter,
 )
+
+R = TypeVar('R')
 
 _UNKNOWN = 'It is unknown whether'
 
@@ -106,7 +109,7 @@ def current() -> Operation:
     return CURRENT.get() or Operation('the transaction')
 
 
-def run(operation: Operation, function: Callable[[], Any]) -> Any:
+def run(operation: Operation, function: Callable[[], R]) -> R:
     """Call a function, in which an operation is the current one.
 
     :param operation: the operation

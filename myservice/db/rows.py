@@ -1,10 +1,10 @@
 """The immutable rows that public functions return.
 
-A function of the API returns a *row*: a tuple with the attributes of its
-model, which reads as ``row.host`` and as ``row['host']`` and needs no session.
-It is annotated as the model, whose attributes it has, so that editors and
-mypy know them. Instances of the models themselves are for those who work with
-a Session of their own.
+A function of the API returns a *row*: a tuple with the columns of a table as
+attributes, which reads as ``row.host`` and as ``row['host']`` and needs no
+session. Each class of rows declares its attributes, so that editors and mypy
+know them; a test compares them with the columns of the model. Instances of the
+models themselves are for those who work with a Session of their own.
 """
 
 import operator
@@ -12,20 +12,57 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from typing import Any
 from typing import ClassVar
+from typing import SupportsIndex
+from typing import dataclass_transform
+from typing import overload
 
 import sqlalchemy as sa
 
-# What a row can do as an instance of its model can.
-_METHODS = ('delete', 'not_found')
 
-
+# To a type checker, what a subclass declares can be read and not assigned.
+@dataclass_transform(frozen_default=True, eq_default=False)
 class Row(tuple[Any, ...]):
-    """An immutable row; see the docstring of this module."""
+    """An immutable row; see the docstring of this module.
+
+    ``class TheRow(Row, table=…, init=False)`` makes a class of rows, which
+    ``sa.select(*TheRow.columns)`` fills.
+    """
 
     __slots__ = ()
+    __table__: ClassVar[sa.Table]
     columns: ClassVar[tuple[Any, ...]] = ()
 
-    def __getitem__(self, key: Any) -> Any:
+    def __init_subclass__(
+        cls,
+        table: sa.Table | None = None,
+        computed: Iterable[sa.Label[Any]] = (),
+        hidden: Collection[str] = (),
+        init: bool = False,
+    ) -> None:
+        """Make the attributes of a class of rows.
+
+        :param table: the table whose columns the rows have; None for a class
+            that others are derived from
+        :param computed: labelled SQL expressions, read after the columns
+        :param hidden: the names of columns that no reader needs
+        :param init: False, for type checkers: a row is made of a sequence
+        """
+        super().__init_subclass__()
+        if table is None:
+            return
+        cls.__table__ = table
+        plain = [c for c in table.columns if c.key not in hidden]
+        cls.columns = (*plain, *computed)
+        for position, column in enumerate(cls.columns):
+            setattr(cls, column.key, property(operator.itemgetter(position)))
+
+    @overload
+    def __getitem__(self, key: str | SupportsIndex, /) -> Any: ...
+
+    @overload
+    def __getitem__(self, key: slice, /) -> tuple[Any, ...]: ...
+
+    def __getitem__(self, key: str | SupportsIndex | slice, /) -> Any:
         if isinstance(key, str):
             try:
                 return getattr(self, key)
@@ -41,40 +78,3 @@ class Row(tuple[Any, ...]):
     def keys(cls) -> list[str]:
         """Return the names of the columns, in order; dict(row) works."""
         return [column.key for column in cls.columns if column.key]
-
-
-def row_class(
-    name: str,
-    model: Any,
-    computed: Iterable[sa.Label[Any]] = (),
-    hidden: Collection[str] = (),
-    module: str | None = None,
-) -> type[Row]:
-    """Return the Row class of a model.
-
-    :param name: the name of the class, and of the variable that holds it
-    :param model: the model whose columns the rows have
-    :param computed: labelled SQL expressions, read after the columns
-    :param hidden: the names of columns that no reader needs
-    :param module: where that variable is, for pickle; by default that of the
-        model
-    :returns: a subclass of Row; ``sa.select(*its.columns)`` fills it
-    """
-    plain = [c for c in model.__table__.columns if c.key not in hidden]
-    columns = (*plain, *computed)
-    namespace: dict[str, Any] = {
-        str(column.key): property(operator.itemgetter(position))
-        for position, column in enumerate(columns)
-    }
-    namespace |= {
-        method: getattr(model, method)
-        for method in _METHODS
-        if hasattr(model, method)
-    }
-    namespace |= {
-        '__slots__': (),
-        '__module__': module or model.__module__,
-        '__table__': model.__table__,
-        'columns': columns,
-    }
-    return type(name, (Row,), namespace)

@@ -6,8 +6,6 @@ heartbeats, and read by everybody who has to know whom to give work.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
-from typing import cast
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
@@ -18,7 +16,6 @@ from myservice.context import require_admin
 from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.liveness import ServiceRow
-from myservice.db.models import Service
 from myservice.db.query import listing
 from myservice.db.query import lookup
 from myservice.db.resources import release
@@ -38,7 +35,7 @@ _SETTABLE = (
     'disabled_reason',
     'forced_down',
 )
-_LISTING: listing.Listing[Service] = listing.Listing(
+_LISTING = listing.Listing(
     ServiceRow,
     filters=(
         'host',
@@ -79,9 +76,9 @@ _MINIMUM_VERSION = sa.select(
 @retry_on_failure
 def service_register(
     context: RequestContext,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     only_if_silent_for: float | None = None,
-) -> Service:
+) -> ServiceRow:
     """Announce a starting process: update its living row, or create one.
 
     Registering is a sign of life, and replaces whoever was registered before:
@@ -116,7 +113,7 @@ def service_register(
         own = {**key, 'operation': session.operation.id}
         row = lookup.get('no', ServiceRow, own, session=session)
         if row is None:
-            other = lookup.get('no', ServiceRow, key, session=session)
+            other = lookup.get_one('no', ServiceRow, key, session=session)
             raise exception.ServiceAlive(
                 service_id=other.id,
                 registration=other.registration,
@@ -124,13 +121,13 @@ def service_register(
                 **key,
             )
         release.release_all_of(row.id, session=session)
-        return cast(Service, row)
+        return row
 
 
 @retry_on_failure(settle=trace_in(_TABLE.c.id, ServiceRow))
 def service_create(
-    context: RequestContext, values: Mapping[str, Any]
-) -> Service:
+    context: RequestContext, values: Mapping[str, object]
+) -> ServiceRow:
     """Create a service.
 
     :param context: an administrator's context
@@ -155,13 +152,12 @@ def service_create(
                 host=values['host'], binary=values['binary']
             ) from error
         key = {'id': service_id}
-        return cast(
-            Service, lookup.get('no', ServiceRow, key, session=session)
-        )
+        # It may have been destroyed since.
+        return lookup.get_one('yes', ServiceRow, key, session=session)
 
 
 @retry_on_failure
-def service_get(context: RequestContext, service_id: str) -> Service:
+def service_get(context: RequestContext, service_id: str) -> ServiceRow:
     """Return a service; inside a transaction, lock it.
 
     :param context: an administrator's context
@@ -183,7 +179,7 @@ def service_get(context: RequestContext, service_id: str) -> Service:
 @retry_on_failure
 def service_get_by_host_and_binary(
     context: RequestContext, host: str, binary: str
-) -> Service:
+) -> ServiceRow:
     """Return the service of a binary on a host; in a transaction, lock it.
 
     :param context: an administrator's context
@@ -207,12 +203,12 @@ def service_get_by_host_and_binary(
 @retry_on_failure
 def service_get_all(
     context: RequestContext,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, object] | None = None,
     limit: int | None = None,
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
-) -> list[Service]:
+) -> list[ServiceRow]:
     """Return services, all of them or a page.
 
     :param context: an administrator's context
@@ -321,7 +317,7 @@ def service_unregister(
 
 @retry_on_failure
 def service_update(
-    context: RequestContext, service_id: str, values: Mapping[str, Any]
+    context: RequestContext, service_id: str, values: Mapping[str, object]
 ) -> None:
     """Change a service; its heartbeat stays as it is.
 
@@ -391,20 +387,20 @@ def service_destroy(
 
 def _service_get(
     context: RequestContext, service_id: str, *, session: AnySession
-) -> Service:
+) -> ServiceRow:
     row = lookup.get(
         context.read_deleted, ServiceRow, {'id': service_id}, session=session
     )
     if row is None:
         raise exception.ServiceNotFound(service_id=service_id)
-    return cast(Service, row)
+    return row
 
 
 def _service_get_by_host_and_binary(
     context: RequestContext, host: str, binary: str, *, session: AnySession
-) -> Service:
+) -> ServiceRow:
     key = {'host': host, 'binary': binary}
     row = lookup.get(context.read_deleted, ServiceRow, key, session=session)
     if row is None:
         raise exception.HostBinaryNotFound(host=host, binary=binary)
-    return cast(Service, row)
+    return row

@@ -23,10 +23,10 @@ from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
-TABLE: Any = Service.__table__
+TABLE = Service.__table__
 
 #: the condition of a service that is not destroyed
-LIVING: Any = TABLE.c.deleted == ''
+LIVING = TABLE.c.deleted == ''
 
 #: a parameter of the statements below
 SERVICE_ID = sa.bindparam('living_service', type_=TABLE.c.id.type)
@@ -36,7 +36,7 @@ _REGISTRATION = sa.bindparam(
 _OPERATION = sa.bindparam('registered_by', type_=TABLE.c.operation.type)
 
 #: what there is to know of a service, to tell whether a registration holds
-ONE: Any = sa.select(
+ONE = sa.select(
     TABLE.c.id,
     TABLE.c.host,
     TABLE.c.binary,
@@ -44,24 +44,24 @@ ONE: Any = sa.select(
     TABLE.c.unregistered_at,
 ).where(TABLE.c.id == SERVICE_ID, LIVING)
 
-_LATEST: Any = TABLE.c.registration == _REGISTRATION
+_LATEST = TABLE.c.registration == _REGISTRATION
 #: the condition of a service whose registration holds
-HOLDS: Any = sa.and_(_LATEST, TABLE.c.unregistered_at.is_(None))
+HOLDS = sa.and_(_LATEST, TABLE.c.unregistered_at.is_(None))
 
-_BEAT: Any = (
+_BEAT = (
     sa.update(TABLE)
     .where(TABLE.c.id == SERVICE_ID, LIVING)
     .values(last_seen_at=clock.utcnow())
 )
-_BEAT_REGISTERED: Any = _BEAT.where(HOLDS)
+_BEAT_REGISTERED = _BEAT.where(HOLDS)
 
-_BEAT_MANY: Any = (
+_BEAT_MANY = (
     sa.update(TABLE)
     .where(in_list.is_member(TABLE.c.id, 'service_ids'), LIVING)
     .values(last_seen_at=clock.utcnow())
 )
-_BEATS: Any = in_list.rows('beats', TABLE.c.id, TABLE.c.registration)
-_BEAT_MANY_REGISTERED: Any = (
+_BEATS = in_list.rows('beats', TABLE.c.id, TABLE.c.registration)
+_BEAT_MANY_REGISTERED = (
     sa.update(TABLE)
     .where(
         TABLE.c.id == _BEATS.c.id,
@@ -78,7 +78,7 @@ _BEAT_MANY_REGISTERED: Any = (
 )
 
 # When it is repeated, the first time counts.
-_UNREGISTER: Any = (
+_UNREGISTER = (
     sa.update(TABLE)
     .where(TABLE.c.id == SERVICE_ID, LIVING)
     .values(
@@ -87,10 +87,10 @@ _UNREGISTER: Any = (
         )
     )
 )
-_UNREGISTER_LATEST: Any = _UNREGISTER.where(_LATEST)
+_UNREGISTER_LATEST = _UNREGISTER.where(_LATEST)
 
 
-def held(registration: int | None) -> dict[str, Any]:
+def held(registration: int | None) -> dict[str, object]:
     """Return the parameters of HOLDS.
 
     :param registration: the registration; None is any, and needs none
@@ -166,7 +166,11 @@ def refusal(
     return _replaced(row, registration)
 
 
-def check(row: Any, service_id: str, registration: int | None) -> None:
+def check(
+    row: sa.Row[*tuple[Any, ...]] | None,
+    service_id: str,
+    registration: int | None,
+) -> None:
     """Refuse a service that does not live, or is registered anew.
 
     :param row: what ONE has found, if anything
@@ -182,7 +186,9 @@ def check(row: Any, service_id: str, registration: int | None) -> None:
         raise _replaced(row, registration)
 
 
-def _replaced(row: Any, registration: int) -> exception.ServiceReplaced:
+def _replaced(
+    row: sa.Row[*tuple[Any, ...]], registration: int
+) -> exception.ServiceReplaced:
     return exception.ServiceReplaced(
         service_id=row.id,
         registration=registration,
@@ -192,7 +198,7 @@ def _replaced(row: Any, registration: int) -> exception.ServiceReplaced:
 
 
 def register(
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     only_if_silent_for: float | None,
     *,
     session: AnySession,
@@ -224,9 +230,9 @@ def register(
 @functools.cache
 def _register_statement(
     backend: Backend, names: Sequence[str], conditional: bool
-) -> Any:
+) -> sa.Insert:
     identity = ('host', 'binary')
-    given: dict[str, Any] = {
+    given: dict[str, sa.BindParameter[Any]] = {
         name: sa.bindparam(f'new_{name}', type_=TABLE.c[name].type)
         for name in names
     }

@@ -19,13 +19,13 @@ from myservice import exception
 
 _LONGEST_NAME = 255
 _HUNDRED_YEARS = 100 * 365 * 86400
-_LARGEST = {sa.BigInteger: 2**63 - 1, sa.Integer: 2**31 - 1}
+_LARGEST: dict[type, int] = {sa.BigInteger: 2**63 - 1, sa.Integer: 2**31 - 1}
 _LARGEST_NUMBER = _LARGEST[sa.BigInteger]
 
 
 def check_values(
-    table: Any,
-    values: Mapping[str, Any],
+    table: sa.Table,
+    values: Mapping[str, object],
     settable: Collection[str],
     required: Collection[str] = (),
 ) -> None:
@@ -52,7 +52,7 @@ def check_values(
         check_value(table.c[field], value)
 
 
-def check_dict(field: str, value: Any) -> None:
+def check_dict(field: str, value: object) -> None:
     """Refuse what is no dict.
 
     :param field: what to call it in the error
@@ -63,7 +63,9 @@ def check_dict(field: str, value: Any) -> None:
         raise invalid(field, f'{shown(value)} is not a dict')
 
 
-def check_value(column: Any, value: Any, field: str | None = None) -> None:
+def check_value(
+    column: sa.ColumnElement[Any], value: Any, field: str | None = None
+) -> None:
     """Refuse a value that is not what a column holds.
 
     :param column: the column, or a labelled expression
@@ -71,7 +73,7 @@ def check_value(column: Any, value: Any, field: str | None = None) -> None:
     :param field: what to call it in the error; the column's name by default
     :raises InvalidInput: when type, length or range do not fit
     """
-    field = field or column.key
+    field = field or str(column.key)
     if value is None:
         if not getattr(column, 'nullable', False):
             raise invalid(field, 'it cannot be None')
@@ -89,7 +91,7 @@ def check_value(column: Any, value: Any, field: str | None = None) -> None:
         raise invalid(field, 'it has a time zone; times are naive UTC')
 
 
-def check_text(field: str, value: Any, length: int | None = None) -> None:
+def check_text(field: str, value: object, length: int | None = None) -> None:
     """Refuse what is no text that every server can store.
 
     :param field: what to call it in the error
@@ -112,7 +114,7 @@ def check_text(field: str, value: Any, length: int | None = None) -> None:
         raise invalid(field, f'it cannot be encoded: {error}') from error
 
 
-def check_name(field: str, value: Any) -> None:
+def check_name(field: str, value: object) -> None:
     """Refuse what is no name: a text, not empty, that columns hold.
 
     :param field: what to call it in the error
@@ -125,7 +127,7 @@ def check_name(field: str, value: Any) -> None:
 
 
 def check_whole(
-    field: str, value: Any, least: int, most: int = _LARGEST_NUMBER
+    field: str, value: object, least: int, most: int = _LARGEST_NUMBER
 ) -> None:
     """Refuse what is no whole number of a range.
 
@@ -141,7 +143,7 @@ def check_whole(
         raise invalid(field, f'it is above {most}')
 
 
-def check_bool(field: str, value: Any) -> None:
+def check_bool(field: str, value: object) -> None:
     """Refuse what is neither True nor False.
 
     :param field: what to call it in the error
@@ -152,7 +154,7 @@ def check_bool(field: str, value: Any) -> None:
         raise _wrong_type(field, value, bool)
 
 
-def check_batch_size(value: Any, field: str = 'batch_size') -> None:
+def check_batch_size(value: object, field: str = 'batch_size') -> None:
     """Refuse what is no number of rows to work on at once.
 
     :param value: a number from 1 on
@@ -162,7 +164,7 @@ def check_batch_size(value: Any, field: str = 'batch_size') -> None:
     check_whole(field, value, 1)
 
 
-def check_registration(value: Any, field: str = 'registration') -> None:
+def check_registration(value: object, field: str = 'registration') -> None:
     """Refuse what is no number of a registration.
 
     :param value: a number from 0 on; None is none
@@ -173,7 +175,7 @@ def check_registration(value: Any, field: str = 'registration') -> None:
         check_whole(field, value, 0, _LARGEST[sa.Integer])
 
 
-def check_beats(field: str, values: Any) -> dict[str, int | None]:
+def check_beats(field: str, values: object) -> dict[str, int | None]:
     """Refuse what does not say which services live.
 
     :param field: what to call it in the error
@@ -237,7 +239,7 @@ def check_expiry(field: str, value: Any) -> None:
         raise invalid(field, 'it is more than a hundred years away')
 
 
-def check_texts(field: str, values: Any) -> None:
+def check_texts(field: str, values: object) -> None:
     """Refuse what is no list, tuple or set of texts.
 
     :param field: what to call it in the error
@@ -264,12 +266,12 @@ def check_one_or_more(field: str, values: Any) -> list[str]:
 
 
 def _wrong_type(
-    field: str, value: Any, wanted: type
+    field: str, value: object, wanted: type
 ) -> exception.InvalidInput:
     return invalid(field, f'{shown(value)} is not of type {wanted.__name__}')
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return how a message shows a value, which may be anything.
 
     :param value: the value

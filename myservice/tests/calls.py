@@ -15,6 +15,16 @@ from myservice import context
 from myservice import db
 from myservice.tests import factories
 
+# What db.api offers for annotations alone.
+TYPES = {
+    'Session',
+    'AnySession',
+    'ServiceRow',
+    'QuotaRow',
+    'QuotaClassRow',
+    'ResourceRow',
+}
+
 # Other public names of db.api, which are not calls.
 NOT_CALLS = {
     'configure',
@@ -35,6 +45,7 @@ NOT_CALLS = {
     'Not',
     'Range',
     'StartsWith',
+    *TYPES,
 }
 
 

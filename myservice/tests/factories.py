@@ -5,12 +5,11 @@ from typing import Any
 
 from myservice import context
 from myservice import db
-from myservice.db import models
 
 _numbers = itertools.count(1)
 
 
-def create_service(**values: Any) -> models.Service:
+def create_service(**values: Any) -> db.api.ServiceRow:
     """Create a service; values that are not given are made up, and unique."""
     number = next(_numbers)
     defaults = {'host': f'host-{number}', 'binary': 'myservice-agent'}

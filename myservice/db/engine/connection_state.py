@@ -11,6 +11,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolResetState
 
 from myservice.db import operation
 from myservice.db.engine import errors
@@ -82,7 +87,7 @@ def _mark_committed(dialect: Any) -> None:
     """Note that a COMMIT was answered; there is no event for that."""
     commit = dialect.do_commit
 
-    def do_commit(connection: Any) -> None:
+    def do_commit(connection: PoolProxiedConnection) -> None:
         commit(connection)
         info = connection.info
         info[marks.STATE] = marks.ENDED
@@ -105,7 +110,11 @@ def mark_ended(connection: sa.Connection) -> None:
         connection.info[marks.STATE] = marks.ENDED
 
 
-def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
+def _roll_back_if_open(
+    dbapi_connection: DBAPIConnection,
+    record: ConnectionPoolEntry,
+    state: PoolResetState,
+) -> None:
     if state.terminate_only:
         return
     if wire.is_busy(dbapi_connection):
@@ -129,14 +138,14 @@ def _roll_back_if_open(dbapi_connection: Any, record: Any, state: Any) -> None:
 # those that others have for all engines come before those of one engine. So
 # they, too, see what an error means.
 @event.listens_for(sa.Engine, 'handle_error', insert=True)
-def _handle_error(context: Any) -> BaseException | None:
+def _handle_error(context: ExceptionContext) -> BaseException | None:
     engine = context.engine
     if engine is None or purpose.KEY not in engine.get_execution_options():
         return None
     return _translate_error(context)
 
 
-def _translate_error(context: Any) -> BaseException | None:
+def _translate_error(context: ExceptionContext) -> BaseException | None:
     error = errors.translate(context)
     connection = context.connection
     if not connection or connection.closed or connection.invalidated:

@@ -8,9 +8,10 @@ SQLite alone has no other languages.
 
 import dataclasses
 import re
-from typing import Any
+from collections.abc import Callable
 
 from oslo_db import exception as db_exception
+from sqlalchemy.engine.interfaces import DBAPIModule
 
 Code = int | str | None
 
@@ -45,7 +46,7 @@ class DriverError:
     :param only_reads: whether it was sent in a read-only transaction
     """
 
-    raised: Any
+    raised: DBAPIModule.Error
     wrapped: Exception
     code: Code
     statement: str
@@ -57,14 +58,13 @@ class DriverError:
         return str(self.raised.args[-1]) if self.raised.args else ''
 
 
-def made(kind: Any, *arguments: Any) -> Exception:
+def made(kind: Callable[..., Exception], *arguments: object) -> Exception:
     """Return an error of oslo.db, whose classes have no types.
 
     :param kind: its class
     :param arguments: those of the class
     """
-    error: Exception = kind(*arguments)
-    return error
+    return kind(*arguments)
 
 
 def mysql_duplicate(error: DriverError) -> Exception:

@@ -15,11 +15,12 @@ our business: it passes as it is.
 
 import copyreg
 from types import TracebackType as Traceback
-from typing import Any
 from typing import NoReturn
 
+import sqlalchemy as sa
 from oslo_db import exception as db_exception
 from sqlalchemy import exc
+from sqlalchemy.engine import ExceptionContext
 
 from myservice import exception
 from myservice import pickling
@@ -94,7 +95,7 @@ class _Untouched(Exception):
         raise self.error.with_traceback(traceback)
 
 
-def translate(context: Any) -> BaseException | None:
+def translate(context: ExceptionContext) -> BaseException | None:
     """Return what an error means, for ``handle_error``.
 
     :param context: SQLAlchemy's ExceptionContext
@@ -114,12 +115,14 @@ def translate(context: Any) -> BaseException | None:
     backend = dialects.backend_of(dialect)
     code = error_codes.number(raised)
     if backend == 'postgresql' and context.connection is None:
-        code = code or refused_connection.sqlstate(raised, dialect.dbapi)
+        code = code or refused_connection.sqlstate(
+            raised, dialect.loaded_dbapi
+        )
     error = error_codes.meaning(
         backend,
         DriverError(
             raised=raised,
-            wrapped=context.sqlalchemy_exception,
+            wrapped=context.sqlalchemy_exception or raised,
             code=code,
             statement=context.statement or '',
             only_reads=_only_reads(context.connection),
@@ -135,7 +138,9 @@ def translate(context: Any) -> BaseException | None:
     return error
 
 
-def taken_by_driver(raised: Any, dialect: Any) -> BaseException | None:
+def taken_by_driver(
+    raised: BaseException, dialect: sa.Dialect
+) -> BaseException | None:
     """Return what a signal handler has raised, if a driver took it for its.
 
     PyMySQL takes every OSError for one of the network, also the TimeoutError
@@ -200,21 +205,21 @@ def doomed(failure: BaseException) -> exception.TransactionDoomed:
     return exception.TransactionDoomed(reason=first_line(failure))
 
 
-def _code(error: Any) -> Code:
+def _code(error: BaseException) -> Code:
     wrapped = getattr(error, 'inner_exception', None)
     if not isinstance(wrapped, exc.DBAPIError) or wrapped.orig is None:
         return None
     return error_codes.number(wrapped.orig)
 
 
-def _only_reads(connection: Any) -> bool:
+def _only_reads(connection: sa.Connection | None) -> bool:
     if connection is None:
         return False
     options = connection.get_execution_options()
     return bool(options.get(purpose.KEY) == 'snapshot')
 
 
-def _is_question(context: Any) -> bool:
+def _is_question(context: ExceptionContext) -> bool:
     # In this way SQLAlchemy marks that it asks whether a table is there.
     asked = context.execution_context
     return asked is not None and bool(
@@ -222,7 +227,7 @@ def _is_question(context: Any) -> bool:
     )
 
 
-def _is_lost_without_number(context: Any, backend: str) -> bool:
+def _is_lost_without_number(context: ExceptionContext, backend: str) -> bool:
     raised = context.original_exception
     if context.connection is not None:
         return bool(context.is_disconnect)
@@ -233,7 +238,9 @@ def _is_lost_without_number(context: Any, backend: str) -> bool:
     )
 
 
-def _decide_on_connection(context: Any, error: Exception, code: Code) -> None:
+def _decide_on_connection(
+    context: ExceptionContext, error: Exception, code: Code
+) -> None:
     if isinstance(
         error, db_exception.DBConnectionError | exception.ServerReadOnly
     ):
@@ -250,11 +257,11 @@ def _decide_on_connection(context: Any, error: Exception, code: Code) -> None:
         context.invalidate_pool_on_disconnect = False
 
 
-def _in_savepoint(connection: Any) -> bool:
+def _in_savepoint(connection: sa.Connection | None) -> bool:
     return connection is not None and connection.in_nested_transaction()
 
 
-def _is_built_in_of_driver(context: Any) -> bool:
+def _is_built_in_of_driver(context: ExceptionContext) -> bool:
     raised = context.original_exception
     # Without an execution context the driver has not been called yet.
     if not isinstance(raised, _BUILT_IN) or context.execution_context is None:
@@ -263,7 +270,7 @@ def _is_built_in_of_driver(context: Any) -> bool:
     return _is_of_driver(module, context.dialect)
 
 
-def _meaning_of_built_in(raised: Exception) -> Exception:
+def _meaning_of_built_in(raised: BaseException) -> Exception:
     if isinstance(raised, UnicodeEncodeError):
         return made(db_exception.DBInvalidUnicodeParameter)
     return made(db_exception.DBDataError, raised)
@@ -282,5 +289,5 @@ def _module(traceback: Traceback | None) -> str:
     return str(traceback.tb_frame.f_globals.get('__name__', ''))
 
 
-def _is_of_driver(module: str, dialect: Any) -> bool:
+def _is_of_driver(module: str, dialect: sa.Dialect) -> bool:
     return module.startswith((dialect.loaded_dbapi.__name__, *_CALLS_DRIVERS))

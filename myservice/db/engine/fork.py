@@ -44,7 +44,7 @@ _renewables: weakref.WeakValueDictionary[int, Renewable] = (
 
 # Connections of a parent are never freed: some drivers say goodbye to the
 # server then, on a socket that is the parent's.
-_parents_connections: list[Any] = []
+_parents_connections: list[object] = []
 
 
 def renew_in_child(renewable: Renewable) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from myservice.db import operation
 from myservice.db.engine import marks
@@ -99,7 +100,7 @@ def _was_sent(error: BaseException, executed: bool) -> bool:
     return within and not (own and isinstance(error, _UNSENDABLE))
 
 
-def cancel(dbapi_connection: Any, *_: Any) -> None:
+def cancel(dbapi_connection: DBAPIConnection, *_: object) -> None:
     """Let the server stop what nobody waits for; listens to invalidate."""
     wire.cancel(dbapi_connection)
 
@@ -109,7 +110,7 @@ def let_the_first_error_win(engine: sa.Engine) -> None:
 
     :param engine: one on a server
     """
-    dialect: Any = engine.dialect
+    dialect = engine.dialect
     event.listen(engine, 'rollback', _remember)
     for name in ('do_rollback', 'do_rollback_to_savepoint'):
         setattr(dialect, name, _guarded(dialect, getattr(dialect, name)))
@@ -123,9 +124,11 @@ def _remember(connection: sa.Connection) -> None:
 
 
 def _guarded(
-    dialect: Any, roll_back: Callable[..., None]
+    dialect: sa.Dialect, roll_back: Callable[..., None]
 ) -> Callable[..., None]:
-    def call(connection: Any, *args: Any) -> None:
+    def call(
+        connection: sa.Connection | sa.pool.PoolProxiedConnection, *args: str
+    ) -> None:
         first = sys.exception()
         try:
             roll_back(connection, *args)
@@ -145,7 +148,10 @@ def _guarded(
     return call
 
 
-def _close(connection: Any, error: Exception) -> None:
+def _close(
+    connection: sa.Connection | sa.pool.PoolProxiedConnection,
+    error: Exception,
+) -> None:
     # To look at the info of a Connection that is invalidated would reconnect.
     if not isinstance(connection, sa.Connection):
         remembered = connection.info.pop(_ROLLING_BACK, None)

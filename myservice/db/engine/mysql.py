@@ -1,10 +1,12 @@
 """The shape of an engine on MariaDB or MySQL, whose driver is PyMySQL."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from myservice.db.engine import shape
 from myservice.db.engine import wire
@@ -50,14 +52,14 @@ class Shape(shape.ServerShape):
         )
 
     @staticmethod
-    def only_read(dbapi_connection: Any, _: Any) -> None:
+    def only_read(dbapi_connection: DBAPIConnection, _: object) -> None:
         """Let a new connection refuse to write."""
         dbapi_connection.query('SET SESSION TRANSACTION READ ONLY')
 
 
 def _connect_pymysql(
     engine: sa.Engine, one_context: bool
-) -> Callable[..., Any]:
+) -> Callable[..., DBAPIConnection]:
     """Return what connects PyMySQL as by default, but with one TLS context.
 
     Its default is TLS if the server has it, and no verification. Yet it reads
@@ -70,10 +72,16 @@ def _connect_pymysql(
     tls = make(defer_connect=True).ctx
     without_tls = {'ssl_disabled': True, 'defer_connect': True}
 
-    def connect(_: Any, record: Any, args: Any, kwargs: Any) -> Any:
+    def connect(
+        _: object,
+        record: object,
+        args: Iterable[object],
+        kwargs: dict[str, object],
+    ) -> DBAPIConnection:
         if not one_context:
-            return make(*args, **kwargs)
-        connection = make(*args, **(kwargs | without_tls))
+            whole: DBAPIConnection = make(*args, **kwargs)
+            return whole
+        connection: DBAPIConnection = make(*args, **(kwargs | without_tls))
         connection.ssl = True
         connection.ctx = tls
         connection.connect()

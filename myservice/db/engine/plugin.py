@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import CreateEnginePlugin
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from myservice.db.engine import connection_state
 from myservice.db.engine import fork
@@ -48,7 +49,7 @@ class EnginePlugin(CreateEnginePlugin):
         self._purpose = str(url.query[purpose.KEY])
         kwargs['execution_options'] = {purpose.KEY: self._purpose}
         self._pid = fork.pid
-        self._records: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
         # One ping before each call would be a third of its round trips.
         kwargs['pool_pre_ping'] = False
         # connection_state.py knows better when a ROLLBACK is due.
@@ -93,5 +94,7 @@ class EnginePlugin(CreateEnginePlugin):
             ):
                 engine.pool.is_cut_off = True
 
-    def _note_record(self, dialect: Any, record: Any, *_: Any) -> None:
+    def _note_record(
+        self, dialect: object, record: ConnectionPoolEntry, *_: object
+    ) -> None:
         self._records.add(record)

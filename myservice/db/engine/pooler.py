@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 LOG = logging.getLogger(__name__)
 
@@ -25,20 +27,20 @@ class _Preparing:
     def __init__(self) -> None:
         self._allowed = True
 
-    def look(self, connection: Any, _: Any) -> None:
+    def look(self, connection: DBAPIConnection, _: object) -> None:
         """See who is at the other end of the first connection."""
         if not self._allowed or _is_of_server(connection):
             return
         LOG.info('There is a pooler: no statements are prepared.')
         self._allowed = False
 
-    def tell(self, connection: Any, _: Any) -> None:
+    def tell(self, connection: DBAPIConnection, _: object) -> None:
         """Tell a new connection, the first one too."""
         # Those that were made meanwhile have waited for the first one here.
         if not self._allowed:
             connection.prepare_threshold = None
 
-    def note_error(self, context: Any) -> None:
+    def note_error(self, context: ExceptionContext) -> None:
         """Believe a server that does not know what was prepared."""
         code = getattr(context.original_exception, 'sqlstate', None)
         if code in _OF_OTHERS and self._allowed:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from myservice.db.engine import pooler
 from myservice.db.engine import shape
@@ -30,7 +31,7 @@ class Shape(shape.ServerShape):
             pooler.prepare_where_possible(engine)
 
     @staticmethod
-    def only_read(dbapi_connection: Any, _: Any) -> None:
+    def only_read(dbapi_connection: DBAPIConnection, _: object) -> None:
         """Let a new connection refuse to write."""
         # psycopg sends it with its BEGIN.
         dbapi_connection.read_only = True

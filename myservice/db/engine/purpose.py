@@ -1,7 +1,6 @@
 """What engines are for: the one table of it."""
 
 from collections.abc import Mapping
-from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
@@ -58,7 +57,7 @@ ON_PRIMARY: dict[Purpose, Purpose] = {
 }
 
 
-def is_autocommit(options: Mapping[str, Any]) -> bool:
+def is_autocommit(options: Mapping[str, object]) -> bool:
     """Return whether execution options ask for AUTOCOMMIT.
 
     :param options: those of a connection of ``get_engine()``

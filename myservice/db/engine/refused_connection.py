@@ -13,6 +13,8 @@ import tempfile
 import time
 from typing import Any
 
+from sqlalchemy.engine.interfaces import DBAPIModule
+
 _SQLSTATE = re.compile(rb'ErrorResponse\t.*? C "(\w{5})"')
 # In any language a server's message begins with how severe it is, a colon
 # and two blanks; those of libpq itself do not.
@@ -20,7 +22,7 @@ _SEVERITY = ':  '
 _TIMEOUT = 10
 
 
-def sqlstate(error: Any, psycopg: Any) -> str | None:
+def sqlstate(error: DBAPIModule.Error, psycopg: Any) -> str | None:
     """Return the SQLSTATE with which a server has refused a connection.
 
     :param error: the psycopg.OperationalError
@@ -43,7 +45,7 @@ def sqlstate(error: Any, psycopg: Any) -> str | None:
         return None
 
 
-def needs_password(error: Any) -> bool:
+def needs_password(error: DBAPIModule.Error) -> bool:
     """Return whether a server asked for a password, and there is none.
 
     :param error: the psycopg.OperationalError
@@ -53,7 +55,7 @@ def needs_password(error: Any) -> bool:
 
 # An answer depends on nothing but the text. LookupErrors are not kept.
 @functools.lru_cache(maxsize=128)
-def _ask(text: str, arguments: str, psycopg: Any) -> str:
+def _ask(text: str, arguments: str, psycopg: DBAPIModule) -> str:
     connection = psycopg.pq.PGconn.connect_start(arguments.encode())
     try:
         traced = _trace(connection, psycopg)

@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy import exc
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from myservice.db.engine import errors
 from myservice.db.engine import interrupts
@@ -64,14 +66,18 @@ class ServerShape(Shape):
             event.listen(engine, 'connect', self.only_read)
 
     @staticmethod
-    def only_read(dbapi_connection: Any, _: Any) -> None:
+    def only_read(dbapi_connection: DBAPIConnection, _: object) -> None:
         """Let a new connection refuse to write."""
         raise NotImplementedError
 
     def _ping_if_idle(self, engine: sa.Engine) -> Callable[..., None]:
         longest = self.option('ping_after_idle')
 
-        def ping_if_idle(dbapi_connection: Any, record: Any, _: Any) -> None:
+        def ping_if_idle(
+            dbapi_connection: DBAPIConnection,
+            record: ConnectionPoolEntry,
+            _: object,
+        ) -> None:
             record.info[marks.STATE] = marks.UNKNOWN
             returned_at = record.info.get(_RETURNED_AT)
             if returned_at is None or time.monotonic() - returned_at < longest:
@@ -94,5 +100,7 @@ class ServerShape(Shape):
         return ping_if_idle
 
 
-def _note_time(dbapi_connection: Any, record: Any) -> None:
+def _note_time(
+    dbapi_connection: DBAPIConnection | None, record: ConnectionPoolEntry
+) -> None:
     record.info[_RETURNED_AT] = time.monotonic()

@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy import pool
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from myservice import exception
 from myservice.db.engine import fair_lock
@@ -115,7 +117,9 @@ class Shape(shape.Shape):
             driver.end_turn()
             raise
 
-    def _use_write_ahead_log(self, dbapi_connection: Any, _: Any) -> None:
+    def _use_write_ahead_log(
+        self, dbapi_connection: DBAPIConnection, _: object
+    ) -> None:
         # Readers do not wait for the writer, nor he for them. The file keeps
         # the mode, so only the first connection ever changes it; while it
         # does, SQLite tells others "locked" without heeding their timeout.
@@ -137,19 +141,23 @@ def _driver_of(connection: sa.Connection) -> Any:
     return connection.connection.dbapi_connection
 
 
-def _end_turn(_: sa.Connection, cursor: Any, *__: Any) -> None:
+def _end_turn(_: sa.Connection, cursor: DBAPICursor, *__: object) -> None:
     # A statement that has committed by itself has ended what it was for.
     driver = cursor.connection
     if driver.place is not None and not driver.in_transaction:
         driver.end_turn()
 
 
-def _roll_back(dbapi_connection: Any, record: Any, state: Any) -> None:
+def _roll_back(
+    dbapi_connection: DBAPIConnection, record: object, state: object
+) -> None:
     # What was begun by hand is not known to SQLAlchemy.
     if dbapi_connection.in_transaction:
         dbapi_connection.roll_back_all()
 
 
-def _give_back(dbapi_connection: Any, record: Any) -> None:
+def _give_back(
+    dbapi_connection: DBAPIConnection | None, record: object
+) -> None:
     if dbapi_connection is not None:
         dbapi_connection.give_back()

@@ -20,6 +20,8 @@ import time
 import weakref
 from collections.abc import Callable
 from typing import Any
+from typing import Protocol
+from typing import TypeVar
 
 from myservice import exception
 from myservice.db.engine import fork
@@ -29,10 +31,21 @@ from myservice.db.engine import fork
 _SHORT = 0.02
 
 
-def _inside(method: Callable[..., Any]) -> Callable[..., Any]:
+T = TypeVar('T')
+
+
+class Lock(Protocol):
+    """A lock that may be waited for in vain."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+def _inside(method: Callable[..., T]) -> Callable[..., T]:
     """Return a method of a cursor that keeps forks waiting while it runs."""
 
-    def call(self: Any, *args: Any) -> Any:
+    def call(self: Any, *args: object) -> T:
         with self.connection.inside:
             return method(self, *args)
 
@@ -122,7 +135,7 @@ class _Forks:
 
     def __init__(self) -> None:
         self.open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._held: list[Any] = []
+        self._held: list[Lock] = []
         self._was_busy = False
 
     def refuse_to_open(self) -> None:
@@ -149,8 +162,8 @@ class _Forks:
             taken = self._take(connection.inside) and taken
         return taken
 
-    def _take(self, lock: Any) -> bool:
-        taken: bool = lock.acquire(timeout=_SHORT)
+    def _take(self, lock: Lock) -> bool:
+        taken = lock.acquire(timeout=_SHORT)
         if taken:
             self._held.append(lock)
         return taken

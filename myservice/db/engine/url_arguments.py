@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import util
+from sqlalchemy.engine.interfaces import DBAPIModule
 
 from myservice.db.engine import sqlite_url
 from myservice.db.engine.error_codes import first_line
@@ -110,7 +111,9 @@ def _naming_the_wrong_one(
     raise _Wrong(first_line(whole)) from None
 
 
-def _alone(url: sa.URL, name: str, value: Any) -> dict[str, Any]:
+def _alone(
+    url: sa.URL, name: str, value: str | tuple[str, ...]
+) -> dict[str, str | tuple[str, ...]]:
     # What makes sense beside this one only.
     uri = {'uri': url.query['uri']} if 'uri' in url.query else {}
     return uri | {name: value}
@@ -127,18 +130,18 @@ def _of_sqlite(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
     return {}
 
 
-def _of_pymysql(dialect: Any, url: sa.URL) -> dict[str, Any]:
+def _of_pymysql(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
     make = dialect.loaded_dbapi.connections.Connection
     _, arguments = dialect.create_connect_args(url)
     typed = _typed(url, arguments, make.__init__, [])
-    arguments |= typed
+    arguments.update(typed)
     # Of this one it takes bytes only, or what latin1 has.
     arguments.pop('password', None)
     make(**arguments, defer_connect=True)
     return typed
 
 
-def _of_psycopg(dialect: Any, url: sa.URL) -> dict[str, Any]:
+def _of_psycopg(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
     psycopg = dialect.loaded_dbapi
     _, arguments = dialect.create_connect_args(url)
     words = [
@@ -154,8 +157,8 @@ def _of_psycopg(dialect: Any, url: sa.URL) -> dict[str, Any]:
 
 def _typed(
     url: sa.URL,
-    arguments: Mapping[str, Any],
-    function: Callable[..., Any],
+    arguments: Mapping[str, object],
+    function: Callable[..., object],
     words: list[str],
 ) -> dict[str, Any]:
     """Return the arguments that the query stands for, with their types.
@@ -187,7 +190,7 @@ def _coerce(
         util.coerce_kw_type(typed, name, kind)
 
 
-def _check_words(typed: dict[str, Any], psycopg: Any) -> None:
+def _check_words(typed: dict[str, Any], psycopg: DBAPIModule) -> None:
     """Let libpq look at the values; it does so as it begins to connect."""
     for port in re.findall('[^,]+', typed.get('port', '')):
         if not 0 < int(port) < 2**16:
@@ -201,7 +204,7 @@ def _check_words(typed: dict[str, Any], psycopg: Any) -> None:
         raise _Wrong(said.removeprefix(prefix))
 
 
-def _say(psycopg: Any, **words: Any) -> str:
+def _say(psycopg: DBAPIModule, **words: object) -> str:
     """Return what libpq says when it cannot connect."""
     instead = {
         'hostaddr': _NOBODY,

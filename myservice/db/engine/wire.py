@@ -10,8 +10,15 @@ import functools
 import logging
 from collections.abc import Callable
 from typing import Any
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIModule
 
 from myservice.db.engine import errors
+
+T = TypeVar('T')
 
 LOG = logging.getLogger(__name__)
 
@@ -42,16 +49,16 @@ _TOO_LONG = 1153
 _ACTIVE = 1
 
 
-def pymysql_connection(dialect: Any) -> type[Any]:
+def pymysql_connection(dialect: sa.Dialect) -> type[Any]:
     """Return PyMySQL's connection, which knows whether it waits.
 
     :param dialect: SQLAlchemy's, of PyMySQL
     """
     dbapi = dialect.loaded_dbapi
 
-    def waiting(command: Callable[..., Any]) -> Callable[..., Any]:
+    def waiting(command: Callable[..., T]) -> Callable[..., T]:
         @functools.wraps(command)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def call(self: DBAPIConnection, *args: object, **kwargs: object) -> T:
             self.waits = True
             try:
                 answer = command(self, *args, **kwargs)
@@ -69,13 +76,13 @@ def pymysql_connection(dialect: Any) -> type[Any]:
 
     query = _query(waiting(dbapi.Connection.query), dbapi)
 
-    def close(self: Any) -> None:
+    def close(self: DBAPIConnection) -> None:
         # Its cursors would go on to read the rows that are left.
         if self._result is not None:
             self._result.unbuffered_active = False
         dbapi.Connection.close(self)
 
-    commands: dict[str, Any] = {
+    commands: dict[str, object] = {
         name: waiting(getattr(dbapi.Connection, name)) for name in _COMMANDS
     }
     commands |= {'query': query, 'close': close}
@@ -83,8 +90,10 @@ def pymysql_connection(dialect: Any) -> type[Any]:
     return type('Connection', (dbapi.Connection,), commands)
 
 
-def _query(send: Callable[..., Any], dbapi: Any) -> Callable[..., Any]:
-    def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:
+def _query(send: Callable[..., T], dbapi: DBAPIModule) -> Callable[..., T]:
+    def query(
+        self: DBAPIConnection, sql: str | bytes, unbuffered: bool = False
+    ) -> T:
         # What cannot be encoded is not sent.
         if isinstance(sql, str):
             sql = sql.encode(self.encoding)
@@ -92,7 +101,7 @@ def _query(send: Callable[..., Any], dbapi: Any) -> Callable[..., Any]:
             refuse_longer(self, len(sql))
         return send(self, sql, unbuffered)
 
-    def refuse_longer(self: Any, length: int) -> None:
+    def refuse_longer(self: DBAPIConnection, length: int) -> None:
         # The server would close the connection in the middle of it, which
         # nobody could tell from a connection that was lost.
         if not self.longest:
@@ -110,7 +119,7 @@ def _query(send: Callable[..., Any], dbapi: Any) -> Callable[..., Any]:
     return query
 
 
-def is_busy(connection: Any) -> bool:
+def is_busy(connection: DBAPIConnection) -> bool:
     """Return whether a connection waits for an answer, or for rows of it.
 
     :param connection: the driver's
@@ -125,7 +134,7 @@ def is_busy(connection: Any) -> bool:
     return bool(connection.waits or (result and result.unbuffered_active))
 
 
-def cancel(connection: Any) -> None:
+def cancel(connection: DBAPIConnection) -> None:
     """Let the server stop what a connection waits for, if it can be told.
 
     It would go on to the end otherwise, and hold its locks, before it looked

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from alembic.ddl import base
 from alembic.ddl import mysql
 from sqlalchemy import event
+from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.schema import AddConstraint
 from sqlalchemy.schema import CreateIndex
 from sqlalchemy.schema import CreateTable
@@ -40,11 +41,11 @@ def resume(connection: sa.Connection) -> None:
 
 def _replace(
     connection: sa.Connection,
-    statement: Any,
-    multiparams: Any,
-    params: Any,
-    execution_options: Any,
-) -> tuple[Any, Any, Any]:
+    statement: sa.Executable,
+    multiparams: object,
+    params: object,
+    execution_options: object,
+) -> tuple[sa.Executable, object, object]:
     if isinstance(statement, CreateTable):
         storage.say(statement.element, connection.dialect)
     if isinstance(statement, sa.schema.ExecutableDDLElement):
@@ -57,7 +58,9 @@ def _replace(
     return statement, multiparams, params
 
 
-def _rest(connection: sa.Connection, done: Any) -> str:
+def _rest(
+    connection: sa.Connection, done: sa.schema.ExecutableDDLElement
+) -> str:
     """Return what there is left to do, as SQL."""
     nothing = 'SELECT 1'
     if not isinstance(done, CreateTable):
@@ -68,7 +71,9 @@ def _rest(connection: sa.Connection, done: Any) -> str:
 
 
 @functools.singledispatch
-def _is_done(statement: Any, inspector: sa.Inspector) -> bool:
+def _is_done(
+    statement: sa.schema.ExecutableDDLElement, inspector: sa.Inspector
+) -> bool:
     """Return whether a statement has been executed already."""
     return False
 
@@ -118,7 +123,10 @@ def _(statement: base.DropColumn, inspector: sa.Inspector) -> bool:
 
 @_is_done.register(base.ColumnName)
 @_is_done.register(mysql.MySQLChangeColumn)
-def _(statement: Any, inspector: sa.Inspector) -> bool:
+def _(
+    statement: base.ColumnName | mysql.MySQLChangeColumn,
+    inspector: sa.Inspector,
+) -> bool:
     there = _columns_altered(inspector, statement)
     return statement.newname in there and statement.column_name not in there
 
@@ -156,13 +164,15 @@ def _columns_altered(
     return _columns(inspector, statement.table_name, statement.schema)
 
 
-def _indexes(inspector: sa.Inspector, table: sa.Table) -> list[Any]:
+def _indexes(inspector: sa.Inspector, table: sa.Table) -> list[ReflectedIndex]:
     if not inspector.has_table(table.name, table.schema):
         return []
     return list(inspector.get_indexes(table.name, table.schema))
 
 
-def _has_constraint(inspector: sa.Inspector, constraint: Any) -> bool:
+def _has_constraint(
+    inspector: sa.Inspector, constraint: sa.Constraint
+) -> bool:
     name, schema = constraint.table.name, constraint.table.schema
     if not inspector.has_table(name, schema):
         return False

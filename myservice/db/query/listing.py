@@ -47,7 +47,7 @@ from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
-R = TypeVar('R')
+R = TypeVar('R', bound=Row)
 
 _LIMIT = sa.bindparam('page_limit', type_=sa.Integer())
 
@@ -82,7 +82,7 @@ class Listing(Generic[R]):
 
     def __init__(
         self,
-        row_class: type[Row],
+        row_class: type[R],
         filters: Sequence[str],
         sort_keys: Mapping[str, str | None],
         scoped_by: str = '',
@@ -266,8 +266,7 @@ class Page(NamedTuple, Generic[R]):
             else tuple(value is None for value in place.values()),
         )
         rows = session.execute(statement, {**self.parameters, **(place or {})})
-        row_class: Any = self.listing.row_class
-        return [row_class(row) for row in rows]
+        return [self.listing.row_class(row) for row in rows]
 
     def _place(self, session: AnySession) -> dict[str, object] | None:
         """Return the parameters of the marker; None where there is none."""

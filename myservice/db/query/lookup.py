@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -10,14 +10,16 @@ from myservice.context import ReadDeleted
 from myservice.db.rows import Row
 from myservice.db.transaction.session import AnySession
 
+R = TypeVar('R', bound=Row)
+
 
 def get(
     read_deleted: ReadDeleted,
-    row_class: type[Row],
-    key: Mapping[str, Any],
+    row_class: type[R],
+    key: Mapping[str, object],
     *,
     session: AnySession,
-) -> Any:
+) -> R | None:
     """Read the row that has a key, and lock it inside a transaction.
 
     The lock is what makes read, decide, write safe at READ COMMITTED.
@@ -33,15 +35,34 @@ def get(
     return None if row is None else row_class(row)
 
 
+def get_one(
+    read_deleted: ReadDeleted,
+    row_class: type[R],
+    key: Mapping[str, object],
+    *,
+    session: AnySession,
+) -> R:
+    """Read and lock, as get, the row that a key has for certain.
+
+    :param read_deleted: as in a RequestContext
+    :param row_class: the Row class of the resource
+    :param key: column to value, a primary or unique key
+    :param session: an open session
+    :returns: the row
+    """
+    statement = _select(row_class, tuple(key), read_deleted, session.locks())
+    return row_class(session.execute(statement, key).one())
+
+
 @functools.cache
 def _select(
     row_class: type[Row],
     key: tuple[str, ...],
     read_deleted: ReadDeleted,
     lock: bool,
-) -> Any:
+) -> sa.Executable:
     # Building a statement costs as much as executing it; these are few.
-    table: Any = row_class.columns[0].table
+    table = row_class.__table__
     statement = sa.select(*row_class.columns).where(
         *(table.c[name] == sa.bindparam(name) for name in key),
         *visible(table, read_deleted),
@@ -54,7 +75,9 @@ def _select(
     return statement.with_for_update() if lock else statement
 
 
-def visible(table: Any, read_deleted: ReadDeleted) -> list[Any]:
+def visible(
+    table: sa.Table, read_deleted: ReadDeleted
+) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of the rows that are not hidden.
 
     :param table: a Table with soft-deleted rows

@@ -17,7 +17,6 @@ nobody: what is in use of it is what was committed.
 
 import decimal
 from collections.abc import Iterable
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
@@ -27,19 +26,19 @@ from myservice.db.models import QuotaUsage
 from myservice.db.models import Reservation
 from myservice.db.transaction.session import AnySession
 
-_USAGE: Any = QuotaUsage.__table__
-_RESERVATION: Any = Reservation.__table__
+_USAGE = QuotaUsage.__table__
+_RESERVATION = Reservation.__table__
 
 #: Stands in the statement of a counter for the project whose rows it counts.
-PROJECT: Any = sa.bindparam('counted_project_id', type_=sa.String())
+PROJECT = sa.bindparam('counted_project_id', type_=sa.String())
 
-_counters: dict[str, Any] = {}
+_counters: dict[str, sa.SelectBase] = {}
 
 # An object is what literal SQL is, for all that SQLAlchemy knows.
 _NUMBERS = (int, float, decimal.Decimal, object)
 
 
-def register(resource: str, statement: Any) -> None:
+def register(resource: str, statement: sa.SelectBase) -> None:
     """Say how a resource is counted; the last one to say so counts.
 
     :param resource: its name
@@ -53,12 +52,12 @@ def unregister(resource: str) -> None:
     _counters.pop(resource, None)
 
 
-def registered() -> dict[str, Any]:
+def registered() -> dict[str, sa.SelectBase]:
     """Return the counters by the names of their resources."""
     return dict(_counters)
 
 
-def check_statement(statement: Any) -> None:
+def check_statement(statement: object) -> None:
     """Refuse what cannot count a resource.
 
     :param statement: a SELECT of one number, with PROJECT in a condition
@@ -87,7 +86,7 @@ def check_statement(statement: Any) -> None:
         )
 
 
-def counter(resource: str) -> Any:
+def counter(resource: str) -> sa.ColumnElement[int] | None:
     """Return the number of a resource as an SQL expression, or None."""
     statement = _counters.get(resource)
     if statement is None:
@@ -98,7 +97,7 @@ def counter(resource: str) -> Any:
     )
 
 
-def comparison() -> Any:
+def comparison() -> sa.Executable:
     """Return the SELECT of what the usages of a project say, and what is so.
 
     Its columns are resource, in_use and counted, reserved and held; counted

@@ -9,7 +9,6 @@ those that cannot be locked at once are not waited for.
 import functools
 from collections.abc import Collection
 from collections.abc import Mapping
-from typing import Any
 from typing import Literal
 
 import sqlalchemy as sa
@@ -32,8 +31,8 @@ from myservice.db.transaction.session import AnySession
 
 Column = Literal['in_use', 'reserved']
 
-_USAGE: Any = QuotaUsage.__table__
-_RESERVATION: Any = Reservation.__table__
+_USAGE = QuotaUsage.__table__
+_RESERVATION = Reservation.__table__
 
 _PROJECT = sa.bindparam('of_project', type_=_USAGE.c.project_id.type)
 _CLASS_NAME = sa.bindparam('of_class', type_=_USAGE.c.project_id.type)
@@ -65,7 +64,7 @@ def take(
     names = sorted(deltas)
     backend = backend_of(session.get_bind().dialect)
     statement = _take_statement(backend, len(names), column)
-    parameters: dict[str, Any] = {
+    parameters: dict[str, object] = {
         'of_project': project_id,
         'of_class': limits.default_class(),
     }
@@ -140,7 +139,7 @@ def _take_statement(backend: Backend, count: int, column: Column) -> sa.Update:
         _USAGE.c.project_id == _PROJECT,
         in_list.is_member(_USAGE.c.resource, 'asked_resource', count),
     ]
-    asked = (
+    rows_asked_for = (
         sa.select(
             _USAGE.c.resource,
             _USAGE.c[column].label('number'),
@@ -155,7 +154,7 @@ def _take_statement(backend: Backend, count: int, column: Column) -> sa.Update:
         .order_by(_USAGE.c.resource)
         .with_for_update()
     )
-    asked = dialects.evaluated_once(backend, asked, 'asked')
+    asked = dialects.evaluated_once(backend, rows_asked_for, 'asked')
     # The sum of used and delta could be more than a number holds.
     fits = sa.or_(
         asked.c.delta < 0, asked.c.used <= asked.c.most - asked.c.delta
@@ -331,7 +330,7 @@ def read(
 def _read_statement() -> sa.Executable:
     def limits_of(
         source: str, table: sa.Table, owner: sa.ColumnElement[bool]
-    ) -> sa.Select[Any]:
+    ) -> sa.Select[str, str, int, int]:
         return sa.select(
             sa.literal_column(f"'{source}'"),
             table.c.resource,
@@ -339,8 +338,8 @@ def _read_statement() -> sa.Executable:
             sa.literal_column('0'),
         ).where(owner, table.c.deleted == '')
 
-    quota: Any = Quota.__table__
-    of_class: Any = QuotaClass.__table__
+    quota = Quota.__table__
+    of_class = QuotaClass.__table__
     return sa.union_all(
         sa.select(
             sa.literal_column("'usage'"),

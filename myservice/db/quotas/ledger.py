@@ -7,8 +7,9 @@ import datetime
 import functools
 from collections.abc import Collection
 from collections.abc import Mapping
-from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
+from typing import TypeVarTuple
 
 import sqlalchemy as sa
 
@@ -23,10 +24,13 @@ from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction.session import AnySession
 
-_USAGE: Any = QuotaUsage.__table__
-_RESERVATION: Any = Reservation.__table__
+_USAGE = QuotaUsage.__table__
+_RESERVATION = Reservation.__table__
 
-_ENDED_BY: Any = sa.bindparam('ended_by', type_=_RESERVATION.c.operation.type)
+_ENDED_BY = sa.bindparam('ended_by', type_=_RESERVATION.c.operation.type)
+
+T = TypeVar('T')
+Ts = TypeVarTuple('Ts')
 
 OVERDUE = (
     _RESERVATION.c.state == Reservation.RESERVED,
@@ -37,7 +41,7 @@ OVERDUE = (
 def insert(
     project_id: str,
     deltas: Mapping[str, int],
-    expire: Any,
+    expire: float | datetime.timedelta | datetime.datetime | None,
     *,
     session: AnySession,
 ) -> list[str]:
@@ -54,13 +58,15 @@ def insert(
     if isinstance(expire, datetime.timedelta):
         expire = expire.total_seconds()
     by_clock = not isinstance(expire, datetime.datetime)
-    if not by_clock and expire.tzinfo is not None:
-        expire = expire.astimezone(datetime.UTC).replace(tzinfo=None)
-    # Seconds ago, in the words of SQL.
-    parameters = {
-        'of_project': project_id,
-        'expire': -expire if by_clock else expire,
-    }
+    parameters: dict[str, object] = {'of_project': project_id}
+    if not isinstance(expire, datetime.datetime):
+        # Seconds ago, in the words of SQL.
+        parameters['expire'] = -expire
+    elif expire.tzinfo is None:
+        parameters['expire'] = expire
+    else:
+        utc = expire.astimezone(datetime.UTC)
+        parameters['expire'] = utc.replace(tzinfo=None)
     ids = []
     for number, (resource, delta) in enumerate(deltas.items()):
         ids.append(session.operation.id_for(resource))
@@ -81,10 +87,12 @@ def _insert_statement(count: int, by_clock: bool) -> sa.Insert:
     """
     columns = _RESERVATION.c
 
-    def given(name: str, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    def given(name: str, column: sa.Column[T]) -> sa.BindParameter[T]:
         return sa.bindparam(name, type_=column.type)
 
-    expire_at = given('expire', columns.expire_at)
+    expire_at: sa.ColumnElement[datetime.datetime] = given(
+        'expire', columns.expire_at
+    )
     if by_clock:
         expire_at = clock.seconds_ago(sa.bindparam('expire', type_=sa.Float()))
     rows = [
@@ -167,16 +175,12 @@ class _Number(NamedTuple):
     def of_projects(
         self, column: sa.ColumnElement[str]
     ) -> sa.ColumnElement[bool]:
-        found: sa.ColumnElement[bool] = in_list.is_member(
-            column, 'of_project', self.projects
-        )
-        return found
+        return in_list.is_member(column, 'of_project', self.projects)
 
     def ids(self) -> sa.ColumnElement[bool]:
-        found: sa.ColumnElement[bool] = in_list.is_member(
+        return in_list.is_member(
             _RESERVATION.c.id, 'reservation', self.reservations
         )
-        return found
 
 
 @functools.cache
@@ -234,7 +238,7 @@ def _settle_statement(
     rows = (
         sa.select(_USAGE, changes.c.held, changes.c.change)
         .where(
-            _same(_USAGE.c, changes.c),
+            _same(_USAGE, changes),
             number.of_projects(_USAGE.c.project_id),
         )
         .order_by(_USAGE.c.project_id, _USAGE.c.resource)
@@ -253,20 +257,21 @@ def _settle_statement(
         )
     return (
         sa.update(_USAGE)
-        .where(
-            _same(_USAGE.c, locked.c), number.of_projects(_USAGE.c.project_id)
-        )
+        .where(_same(_USAGE, locked), number.of_projects(_USAGE.c.project_id))
         .values(values)
     )
 
 
-def _same(usage: Any, other: Any) -> sa.ColumnElement[bool]:
+def _same(
+    usage: sa.FromClause, other: sa.FromClause
+) -> sa.ColumnElement[bool]:
     return sa.and_(
-        usage.project_id == other.project_id, usage.resource == other.resource
+        usage.c.project_id == other.c.project_id,
+        usage.c.resource == other.c.resource,
     )
 
 
-def by_primary_key(select: sa.Select[Any]) -> sa.Select[Any]:
+def by_primary_key(select: sa.Select[*Ts]) -> sa.Select[*Ts]:
     """Return a SELECT of reservations that passes by no others.
 
     In a small table MariaDB would rather read all of it, and locks, or waits

@@ -1,11 +1,9 @@
 """A table of limits: of projects, or of classes."""
 
 import functools
-from typing import Any
 from typing import Generic
 from typing import NoReturn
 from typing import TypeVar
-from typing import cast
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
@@ -18,7 +16,7 @@ from myservice.db.sql import clock
 from myservice.db.sql import dialects
 from myservice.db.transaction.session import AnySession
 
-R = TypeVar('R')
+R = TypeVar('R', bound=Row)
 
 
 class Limits(Generic[R]):
@@ -32,7 +30,7 @@ class Limits(Generic[R]):
 
     def __init__(
         self,
-        row_class: type[Row],
+        row_class: type[R],
         owner: str,
         *,
         exists: type[exception.Conflict],
@@ -42,7 +40,7 @@ class Limits(Generic[R]):
         self._owner = owner
         self._exists = exists
         self._not_found = not_found
-        self._table: Any = row_class.columns[0].table
+        self._table = row_class.__table__
         living = (
             self._table.c[owner] == sa.bindparam('of_owner'),
             self._table.c.resource == sa.bindparam('of_resource'),
@@ -61,7 +59,7 @@ class Limits(Generic[R]):
             )
         )
 
-    def _by_owner(self, update: Any) -> Any:
+    def _by_owner(self, update: sa.Update) -> sa.Update:
         # MariaDB locks the limits that a reserve reads, by this index. From a
         # small table an UPDATE would lock the row first and its entry in the
         # index last, which is a deadlock.
@@ -80,10 +78,10 @@ class Limits(Generic[R]):
             )
         except db_exception.DBDuplicateEntry as error:
             raise self._exists(**key) from error
-        row = lookup.get(
-            'no', self._row_class, {'id': row_id}, session=session
+        # It may have been destroyed since.
+        return lookup.get_one(
+            'yes', self._row_class, {'id': row_id}, session=session
         )
-        return cast(R, row)
 
     def get(
         self,
@@ -98,7 +96,7 @@ class Limits(Generic[R]):
         row = lookup.get(
             context.read_deleted, self._row_class, key, session=session
         )
-        return cast(R, row or self._missing(owner, resource))
+        return row or self._missing(owner, resource)
 
     def update(
         self, owner: str, resource: str, limit: int, *, session: AnySession
@@ -124,8 +122,8 @@ class Limits(Generic[R]):
         )
 
     @functools.cache  # noqa: B019 - there are two tables of limits
-    def _set_statement(self, backend: dialects.Backend) -> Any:
-        limit: Any = sa.bindparam('new_limit')
+    def _set_statement(self, backend: dialects.Backend) -> sa.Insert:
+        limit: sa.BindParameter[int] = sa.bindparam('new_limit')
         return dialects.upsert(
             backend,
             self._table,
@@ -153,12 +151,12 @@ class Limits(Generic[R]):
 
     def _execute(
         self,
-        statement: Any,
+        statement: sa.Update,
         owner: str,
         resource: str,
         *,
         session: AnySession,
-        **values: Any,
+        **values: object,
     ) -> None:
         key = {'of_owner': owner, 'of_resource': resource}
         if session.execute(statement, key | values).rowcount != 1:

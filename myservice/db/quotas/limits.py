@@ -11,7 +11,6 @@ import logging
 import weakref
 from collections.abc import Iterable
 from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -35,8 +34,8 @@ UNLIMITED = -1
 # either: MariaDB and PostgreSQL raise, SQLite goes on with a float.
 MAXIMUM = 2**63 - 1
 
-_QUOTA: Any = Quota.__table__
-_CLASS: Any = QuotaClass.__table__
+_QUOTA = Quota.__table__
+_CLASS = QuotaClass.__table__
 
 
 # Of what is counted and has no limit here, there may be any number.
@@ -49,7 +48,7 @@ _in_force: weakref.WeakKeyDictionary[engines.Engines, dict[str, int]] = (
 
 
 def quota_counter_register(
-    resource: str, statement: Any, default_limit: int = UNLIMITED
+    resource: str, statement: sa.SelectBase, default_limit: int = UNLIMITED
 ) -> None:
     """Say how a resource of the caller's own is counted.
 
@@ -115,7 +114,7 @@ def defaults(context: RequestContext | None = None) -> dict[str, int]:
     return limits
 
 
-def _check_configured(limits: Mapping[Any, Any]) -> None:
+def _check_configured(limits: Mapping[str, int]) -> None:
     option = '[quota] default_limits'
     for name, limit in limits.items():
         validation.check_name(option, name)
@@ -159,7 +158,7 @@ def check_resources(names: Iterable[str]) -> None:
         )
 
 
-def check_resource(name: Any) -> None:
+def check_resource(name: str) -> None:
     """Refuse what is no resource that has a quota.
 
     :param name: the resource
@@ -170,7 +169,7 @@ def check_resource(name: Any) -> None:
     check_resources([name])
 
 
-def check_limit(limit: Any, field: str = 'limit') -> None:
+def check_limit(limit: int, field: str = 'limit') -> None:
     """Refuse what is no limit.
 
     :param limit: a number from 0 on, or -1 for no limit at all
@@ -186,7 +185,7 @@ def check_limit(limit: Any, field: str = 'limit') -> None:
         )
 
 
-def check_deltas(deltas: Any) -> None:
+def check_deltas(deltas: Mapping[str, int]) -> None:
     """Refuse what is no change of usages.
 
     :param deltas: resource to a whole number
@@ -205,8 +204,11 @@ def check_deltas(deltas: Any) -> None:
 
 
 def limit_of(
-    project_id: Any, class_name: Any, resource: Any, default: Any
-) -> Any:
+    project_id: sa.ColumnElement[str],
+    class_name: sa.ColumnElement[str],
+    resource: sa.ColumnElement[str],
+    default: sa.ColumnElement[int],
+) -> sa.ColumnElement[int]:
     """Return the limit that counts for a project and resource, as SQL.
 
     :param project_id: an SQL expression

@@ -6,14 +6,12 @@ A project has a limit of its own, or that of the quota class which
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
 from myservice.db import validation
-from myservice.db.models import Quota
 from myservice.db.models import QuotaRow
 from myservice.db.query import listing
 from myservice.db.quotas import limit_table
@@ -22,8 +20,8 @@ from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
-_TABLE: Any = Quota.__table__
-_LISTING: listing.Listing[Quota] = listing.Listing(
+_TABLE = QuotaRow.__table__
+_LISTING = listing.Listing(
     QuotaRow,
     filters=('project_id', 'resource'),
     sort_keys={
@@ -36,7 +34,7 @@ _LISTING: listing.Listing[Quota] = listing.Listing(
     },
     scoped_by='project_id',
 )
-_LIMITS: limit_table.Limits[Quota] = limit_table.Limits(
+_LIMITS = limit_table.Limits(
     QuotaRow,
     'project_id',
     exists=exception.QuotaExists,
@@ -47,7 +45,7 @@ _LIMITS: limit_table.Limits[Quota] = limit_table.Limits(
 @retry_on_failure(settle=trace_in(_TABLE.c.id, QuotaRow))
 def quota_create(
     context: RequestContext, project_id: str, resource: str, limit: int
-) -> Quota:
+) -> QuotaRow:
     """Give a project a limit of its own.
 
     It may be lower than what the project has: then the project keeps that,
@@ -77,7 +75,7 @@ def quota_create(
 @retry_on_failure
 def quota_get(
     context: RequestContext, project_id: str, resource: str
-) -> Quota:
+) -> QuotaRow:
     """Return the limit of its own that a project has.
 
     What counts where it has none is told by ``quota_usage_get_all``.
@@ -102,12 +100,12 @@ def quota_get(
 def quota_get_all(
     context: RequestContext,
     project_id: str | None = None,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, object] | None = None,
     limit: int | None = None,
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
-) -> list[Quota]:
+) -> list[QuotaRow]:
     """Return limits of their own that projects have, all of them or a page.
 
     :param context: a caller of the project, or an administrator

@@ -5,13 +5,11 @@ Of the classes, the one that ``[quota] default_class`` names counts.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.db import validation
-from myservice.db.models import QuotaClass
 from myservice.db.models import QuotaClassRow
 from myservice.db.query import listing
 from myservice.db.quotas import limit_table
@@ -20,8 +18,8 @@ from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.retry import trace_in
 from myservice.db.transaction.session import get_session
 
-_TABLE: Any = QuotaClass.__table__
-_LISTING: listing.Listing[QuotaClass] = listing.Listing(
+_TABLE = QuotaClassRow.__table__
+_LISTING = listing.Listing(
     QuotaClassRow,
     filters=('class_name', 'resource'),
     sort_keys={
@@ -33,7 +31,7 @@ _LISTING: listing.Listing[QuotaClass] = listing.Listing(
         'updated_at': None,
     },
 )
-_LIMITS: limit_table.Limits[QuotaClass] = limit_table.Limits(
+_LIMITS = limit_table.Limits(
     QuotaClassRow,
     'class_name',
     exists=exception.QuotaClassExists,
@@ -44,7 +42,7 @@ _LIMITS: limit_table.Limits[QuotaClass] = limit_table.Limits(
 @retry_on_failure(settle=trace_in(_TABLE.c.id, QuotaClassRow))
 def quota_class_create(
     context: RequestContext, class_name: str, resource: str, limit: int
-) -> QuotaClass:
+) -> QuotaClassRow:
     """Give a quota class a limit.
 
     :param context: an administrator's context
@@ -71,7 +69,7 @@ def quota_class_create(
 @retry_on_failure
 def quota_class_get(
     context: RequestContext, class_name: str, resource: str
-) -> QuotaClass:
+) -> QuotaClassRow:
     """Return the limit of a quota class.
 
     :param context: the caller
@@ -92,12 +90,12 @@ def quota_class_get(
 def quota_class_get_all(
     context: RequestContext,
     class_name: str | None = None,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, object] | None = None,
     limit: int | None = None,
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
-) -> list[QuotaClass]:
+) -> list[QuotaClassRow]:
     """Return limits of quota classes, all of them or a page.
 
     :param context: the caller

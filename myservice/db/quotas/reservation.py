@@ -18,7 +18,6 @@ hold room for one is rolled back beside it.
 import datetime
 from collections.abc import Collection
 from collections.abc import Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -40,7 +39,7 @@ from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import undo_on_refusal
 
-_TABLE: Any = Reservation.__table__
+_TABLE = Reservation.__table__
 
 # What an error's explanation, or a retry, asks of some reservations.
 _FOUND = sa.select(_TABLE.c.id, _TABLE.c.state, _TABLE.c.operation).where(
@@ -53,7 +52,7 @@ def _reserved(
     context: RequestContext,
     deltas: Mapping[str, int],
     project_id: str | None = None,
-    expire: Any = None,
+    expire: float | datetime.timedelta | datetime.datetime | None = None,
     *,
     session: AnySession,
 ) -> list[str]:

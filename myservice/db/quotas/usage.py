@@ -9,7 +9,6 @@ who has reserved it: they leave what is in use of it as it is.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,7 +26,7 @@ from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 
-_TABLE: Any = QuotaUsage.__table__
+_TABLE = QuotaUsage.__table__
 
 
 @retry_on_failure

@@ -1,8 +1,6 @@
 """Which resources a caller sees, and how one is read, or locked to write."""
 
-from typing import Any
 from typing import NamedTuple
-from typing import cast
 
 import sqlalchemy as sa
 
@@ -17,7 +15,7 @@ from myservice.db.query.conditions import Clause
 from myservice.db.resources import fencing
 from myservice.db.transaction.session import AnySession
 
-TABLE: Any = Resource.__table__
+TABLE = Resource.__table__
 
 
 class Scope(NamedTuple):
@@ -59,7 +57,7 @@ def of_project(context: RequestContext) -> dict[str, object]:
 
 def get(
     context: RequestContext, resource_id: str, *, session: AnySession
-) -> Resource:
+) -> ResourceRow:
     """Read a resource of the caller, and lock it inside a transaction.
 
     :param context: the caller
@@ -73,7 +71,7 @@ def get(
         not context.is_admin and row.project_id != context.project_id
     ):
         raise exception.ResourceNotFound(resource_id=resource_id)
-    return cast(Resource, row)
+    return row
 
 
 def get_for_writing(
@@ -82,7 +80,7 @@ def get_for_writing(
     claim: fencing.Claim | None,
     *,
     session: AnySession,
-) -> Resource:
+) -> ResourceRow:
     """Lock a living resource, and check that a claim on it still holds.
 
     :param context: the caller

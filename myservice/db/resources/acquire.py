@@ -1,6 +1,7 @@
 """SQL that assigns the holder of resources."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -90,7 +91,7 @@ def claim(
 
 
 @functools.cache
-def _claim_statement(backend: Backend, numbered: bool) -> sa.Executable:
+def _claim_statement(backend: Backend, numbered: bool) -> sa.UpdateBase:
     mysql = backend == 'mysql'
     # MariaDB has no UPDATE … RETURNING.
     new = (
@@ -243,10 +244,10 @@ def claim_unclaimed(
 def _claim_locked(
     backend: Backend,
     numbered: bool,
-    locked: list[Any],
+    locked: Sequence[sa.Row[*tuple[Any, ...]]],
     holder: dict[str, object],
     session: AnySession,
-) -> list[Any]:
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     if not locked:
         return []
     ids = [row.id for row in locked]
@@ -306,7 +307,7 @@ _WORKING = _shared(
 @functools.cache
 def _claim_locked_statement(
     backend: Backend, number: int, numbered: bool
-) -> sa.Executable:
+) -> sa.UpdateBase:
     """Return the UPDATE that claims resources, which the caller has locked.
 
     :param backend: which database it is
@@ -329,7 +330,7 @@ def _claim_locked_statement(
 @functools.lru_cache(maxsize=1000)
 def _claim_unclaimed_statement(
     backend: Backend, shapes: Shapes, numbered: bool
-) -> sa.Executable:
+) -> sa.UpdateBase:
     """Return the UPDATE that finds, locks and claims resources."""
     working = _if_registered(_WORKING, numbered).cte('working')
     # A scalar subquery is evaluated before the rows that it decides on, so

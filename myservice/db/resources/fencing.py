@@ -3,7 +3,6 @@
 M. Kleppmann, "How to do distributed locking", 2016.
 """
 
-from typing import Any
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -11,11 +10,12 @@ import sqlalchemy as sa
 from myservice import exception
 from myservice.db import validation
 from myservice.db.models import Resource
+from myservice.db.models import ResourceRow
 
-_TABLE: Any = Resource.__table__
+_TABLE = Resource.__table__
 
 #: the generation after a change of a resource
-NEXT_GENERATION: Any = _TABLE.c.generation + 1
+NEXT_GENERATION = _TABLE.c.generation + 1
 
 
 class Claim(NamedTuple):
@@ -76,7 +76,7 @@ def held(claim: Claim) -> dict[str, object]:
     return {'held_by': claim.service_id, 'held_since': claim.generation}
 
 
-def holds(claim: Claim, row: Resource) -> bool:
+def holds(claim: Claim, row: ResourceRow) -> bool:
     """Return whether a claim holds, by the row of its resource."""
     return (claim.service_id, claim.generation) == (
         row.service_id,

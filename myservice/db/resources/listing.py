@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from myservice.context import RequestContext
 from myservice.context import require_project
 from myservice.db import validation
-from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.query import listing
 from myservice.db.query.conditions import Clause
@@ -129,7 +128,7 @@ def _is_claimed(wanted: bool) -> Clause:
     return column.is_not(None) if wanted else column.is_(None)
 
 
-LISTING: listing.Listing[Resource] = listing.Listing(
+LISTING = listing.Listing(
     ResourceRow,
     filters=(
         'id',

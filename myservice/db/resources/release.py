@@ -83,7 +83,7 @@ def release_those_of_services_down(*, session: AnySession) -> int:
 
 
 @functools.cache
-def _release_those_down_statement(backend: Backend) -> sa.Executable:
+def _release_those_down_statement(backend: Backend) -> sa.UpdateBase:
     down = dialects.evaluated_once(
         backend,
         sa.select(_SERVICES.c.id)

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import cast
 
 import sqlalchemy as sa
 
@@ -17,7 +16,6 @@ from myservice.context import RequestContext
 from myservice.context import require_admin
 from myservice.context import require_project
 from myservice.db import validation
-from myservice.db.models import Resource
 from myservice.db.models import ResourceRow
 from myservice.db.query import conditions
 from myservice.db.query import lookup
@@ -55,7 +53,7 @@ counters.register(
 @retry_on_failure(settle=trace_in(_TABLE.c.id, ResourceRow))
 def resource_create(
     context: RequestContext, values: Mapping[str, Any]
-) -> Resource:
+) -> ResourceRow:
     """Create a resource, which takes quota of its project.
 
     :param context: a caller of the project, or an administrator
@@ -84,16 +82,16 @@ def resource_create(
             child_rows.add_metadata(resource_id, metadata, session=session)
             child_rows.add_tags(resource_id, tags, session=session)
             key = {'id': resource_id}
-            row = lookup.get('no', ResourceRow, key, session=session)
+            row = lookup.get_one('no', ResourceRow, key, session=session)
             # Last, so that the project's usages are locked for a short time.
             enforcement.take(
                 project_id, _quota_of(row.size), 'in_use', session=session
             )
-        return cast(Resource, row)
+        return row
 
 
 @retry_on_failure
-def resource_get(context: RequestContext, resource_id: str) -> Resource:
+def resource_get(context: RequestContext, resource_id: str) -> ResourceRow:
     """Return a resource; inside a transaction, lock it.
 
     :param context: a caller of its project, or an administrator
@@ -116,7 +114,7 @@ def resource_get_all(
     marker: str | None = None,
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
-) -> list[Resource]:
+) -> list[ResourceRow]:
     """Return resources that the caller may see, all of them or a page.
 
     :param context: a caller of a project, or an administrator
@@ -294,7 +292,7 @@ def _update_statement(
     all_projects: bool,
     expected: conditions.Shapes,
     claimed: bool,
-) -> sa.Executable:
+) -> sa.UpdateBase:
     own_uuid = sa.bindparam('updated_by', type_=_TABLE.c.operation.type)
     return (
         sa.update(_TABLE)
@@ -315,7 +313,7 @@ def _update_statement(
 
 
 def _conflict(
-    row: Resource, expected: Mapping[str, Any] | None
+    row: ResourceRow, expected: Mapping[str, Any] | None
 ) -> exception.ResourceConflict:
     """Return the error for a resource that is not as expected."""
     return exception.ResourceConflict(

@@ -6,7 +6,7 @@ Times are naive UTC with fractions of a second, at the moment of the
 statement. In SQLite, which is embedded, that clock is the machine's own.
 """
 
-from typing import Any
+import datetime
 
 from sqlalchemy import ColumnElement
 from sqlalchemy import Float
@@ -19,7 +19,7 @@ from myservice.db.sql import types
 from myservice.db.sql.dialects import NAMES
 
 
-class utcnow(FunctionElement[Any]):
+class utcnow(FunctionElement[datetime.datetime]):
     """The time of the statement, as SQL."""
 
     type = types.Time()
@@ -29,7 +29,7 @@ class utcnow(FunctionElement[Any]):
         super().__init__()
 
 
-class seconds_ago(FunctionElement[Any]):
+class seconds_ago(FunctionElement[datetime.datetime]):
     """The time some seconds before the statement, as SQL.
 
     :param seconds: a number, or an SQL expression that gives one
@@ -38,39 +38,37 @@ class seconds_ago(FunctionElement[Any]):
     type = types.Time()
     inherit_cache = True
 
-    def __init__(self, seconds: float | ColumnElement[Any]) -> None:
+    def __init__(self, seconds: float | ColumnElement[float]) -> None:
         if not isinstance(seconds, ColumnElement):
             seconds = literal(seconds, Float())
         super().__init__(seconds)
 
 
-def _seconds(
-    element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any
-) -> str:
+def _seconds(element: seconds_ago, compiler: SQLCompiler, **kw: object) -> str:
     return compiler.process(element.clauses.clauses[0], **kw)
 
 
 # For a person to read: what a message shows of a statement has no dialect.
 @compiles(utcnow)
-def _utcnow(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
+def _utcnow(element: utcnow, compiler: SQLCompiler, **kw: object) -> str:
     return 'utcnow()'
 
 
 @compiles(seconds_ago)
 def _seconds_ago(
-    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+    element: seconds_ago, compiler: SQLCompiler, **kw: object
 ) -> str:
     return f'seconds_ago({_seconds(element, compiler, **kw)})'
 
 
 @compiles(utcnow, *NAMES['mysql'])
-def _utcnow_mysql(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
+def _utcnow_mysql(element: utcnow, compiler: SQLCompiler, **kw: object) -> str:
     return 'UTC_TIMESTAMP(6)'
 
 
 @compiles(seconds_ago, *NAMES['mysql'])
 def _seconds_ago_mysql(
-    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+    element: seconds_ago, compiler: SQLCompiler, **kw: object
 ) -> str:
     return (
         f'(UTC_TIMESTAMP(6) - INTERVAL {_seconds(element, compiler, **kw)} '
@@ -82,14 +80,14 @@ def _seconds_ago_mysql(
 # long transaction would be stamped too early.
 @compiles(utcnow, *NAMES['postgresql'])
 def _utcnow_postgresql(
-    element: utcnow, compiler: SQLCompiler, **kw: Any
+    element: utcnow, compiler: SQLCompiler, **kw: object
 ) -> str:
     return "(statement_timestamp() AT TIME ZONE 'UTC')"
 
 
 @compiles(seconds_ago, *NAMES['postgresql'])
 def _seconds_ago_postgresql(
-    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+    element: seconds_ago, compiler: SQLCompiler, **kw: object
 ) -> str:
     return (
         f"((statement_timestamp() AT TIME ZONE 'UTC') - "
@@ -100,13 +98,15 @@ def _seconds_ago_postgresql(
 # SQLite keeps times as text: the six digits make them compare, and read back,
 # as those that SQLAlchemy writes.
 @compiles(utcnow, *NAMES['sqlite'])
-def _utcnow_sqlite(element: utcnow, compiler: SQLCompiler, **kw: Any) -> str:
+def _utcnow_sqlite(
+    element: utcnow, compiler: SQLCompiler, **kw: object
+) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 @compiles(seconds_ago, *NAMES['sqlite'])
 def _seconds_ago_sqlite(
-    element: seconds_ago, compiler: SQLCompiler, **kw: Any
+    element: seconds_ago, compiler: SQLCompiler, **kw: object
 ) -> str:
     return (
         "strftime('%Y-%m-%d %H:%M:%f000', 'now', "

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Literal
+from typing import Protocol
+from typing import Self
+from typing import TypeVar
 from typing import get_args
 
 import sqlalchemy as sa
@@ -19,6 +22,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice import exception
@@ -148,7 +152,19 @@ def _why_not(name: str) -> str:
     return f'{name} is not supported; these are: {_SHAPE}'
 
 
-def force_index(statement: Any, table: Any, index: str) -> Any:
+class _Hinted(Protocol):
+    """A statement that takes hints."""
+
+    def with_hint(
+        self, *, text: str, selectable: sa.Table, dialect_name: str
+    ) -> Self: ...
+
+
+H = TypeVar('H', bound=_Hinted)
+T = TypeVar('T')
+
+
+def force_index(statement: H, table: sa.Table, index: str) -> H:
     """Return a statement for which MariaDB uses an index, and no other.
 
     :param statement: a SELECT or UPDATE
@@ -166,11 +182,11 @@ def force_index(statement: Any, table: Any, index: str) -> Any:
 
 def upsert(
     backend: Backend,
-    table: Any,
+    table: sa.Table,
     key: Sequence[str],
-    values: Mapping[str, Any],
-    update: Mapping[str, Any],
-) -> Any:
+    values: Mapping[str, object],
+    update: Mapping[str, object],
+) -> sa.Insert:
     """Return the statement that inserts a row, or updates the one there is.
 
     :param backend: which database it is
@@ -192,13 +208,13 @@ def upsert(
             .values(**values)
             .on_conflict_do_update(index_elements=key, set_=update)
         )
-    in_order: Any = list(update.items())
+    in_order = list(update.items())
     return (
         mysql.insert(table).values(**values).on_duplicate_key_update(in_order)
     )
 
 
-class not_negative(FunctionElement[Any]):
+class not_negative(FunctionElement[int]):
     """A number, or 0 where it is below."""
 
     type = sa.BigInteger()
@@ -206,16 +222,20 @@ class not_negative(FunctionElement[Any]):
 
 
 @compiles(not_negative)
-def _greatest(element: Any, compiler: Any, **kw: Any) -> str:
+def _greatest(
+    element: not_negative, compiler: SQLCompiler, **kw: object
+) -> str:
     return f'GREATEST({compiler.process(element.clauses, **kw)}, 0)'
 
 
 @compiles(not_negative, *NAMES['sqlite'])
-def _max(element: Any, compiler: Any, **kw: Any) -> str:
+def _max(element: not_negative, compiler: SQLCompiler, **kw: object) -> str:
     return f'max({compiler.process(element.clauses, **kw)}, 0)'
 
 
-def evaluated_once(backend: Backend, select: Any, name: str) -> Any:
+def evaluated_once(
+    backend: Backend, select: sa.Select[*tuple[Any, ...]], name: str
+) -> sa.CTE | sa.Subquery:
     """Return a locking SELECT that an UPDATE can join.
 
     PostgreSQL may evaluate a subquery again for each row that it joins, and
@@ -232,7 +252,7 @@ def evaluated_once(backend: Backend, select: Any, name: str) -> Any:
     )
 
 
-class position_of(FunctionElement[Any]):
+class position_of(FunctionElement[int]):
     """Where a text begins in a column, from 1; 0 where it does not.
 
     LIKE would ask for escapes, and does not know upper from lower case in
@@ -244,16 +264,16 @@ class position_of(FunctionElement[Any]):
 
 
 @compiles(position_of)
-def _instr(element: Any, compiler: Any, **kw: Any) -> str:
+def _instr(element: position_of, compiler: SQLCompiler, **kw: object) -> str:
     return f'instr({compiler.process(element.clauses, **kw)})'
 
 
 @compiles(position_of, *NAMES['postgresql'])
-def _strpos(element: Any, compiler: Any, **kw: Any) -> str:
+def _strpos(element: position_of, compiler: SQLCompiler, **kw: object) -> str:
     return f'strpos({compiler.process(element.clauses, **kw)})'
 
 
-def without_index(column: Any) -> Any:
+def without_index(column: sa.ColumnElement[T]) -> sa.ColumnElement[T]:
     """Return a column for which SQLite uses no index.
 
     https://sqlite.org/optoverview.html, "Disqualifying WHERE clause terms".

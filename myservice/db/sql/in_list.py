@@ -26,6 +26,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db.sql.dialects import NAMES
@@ -37,7 +38,7 @@ _FEW = 8
 MANY = -1
 
 
-def how_many(values: Collection[Any]) -> int:
+def how_many(values: Collection[object]) -> int:
     """Return how many parameters values have, or MANY.
 
     :param values: the values
@@ -45,7 +46,9 @@ def how_many(values: Collection[Any]) -> int:
     return len(values) if len(values) <= _FEW else MANY
 
 
-def is_member(column: Any, name: str, number: int = MANY) -> Any:
+def is_member(
+    column: sa.ColumnElement[Any], name: str, number: int = MANY
+) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of some values.
 
     :param column: the column
@@ -66,7 +69,7 @@ def is_member(column: Any, name: str, number: int = MANY) -> Any:
     )
 
 
-def rows(name: str, *columns: Any) -> Any:
+def rows(name: str, *columns: sa.ColumnElement[Any]) -> sa.TableValuedAlias:
     """Return rows of values as a table, which a statement can join.
 
     :param name: that of the table, and of its parameter, which is a list of
@@ -78,7 +81,9 @@ def rows(name: str, *columns: Any) -> Any:
     return _rows(parameter, *given).table_valued(*given, name=name)
 
 
-def is_selected(column: Any, select: Any) -> Any:
+def is_selected(
+    column: sa.ColumnElement[Any], select: sa.Select[*tuple[Any, ...]]
+) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of the values of a SELECT.
 
     It is evaluated once, and before the rows that it is a condition of.
@@ -89,7 +94,7 @@ def is_selected(column: Any, select: Any) -> Any:
     return _is_selected(column, select.scalar_subquery())
 
 
-def members(name: str, values: Collection[Any]) -> dict[str, Any]:
+def members(name: str, values: Collection[object]) -> dict[str, object]:
     """Return the parameters of ``is_member``.
 
     :param name: what they begin with
@@ -100,7 +105,9 @@ def members(name: str, values: Collection[Any]) -> dict[str, Any]:
     return {f'{name}_{number}': value for number, value in enumerate(values)}
 
 
-def insert(columns: Sequence[Any], name: str = 'given') -> Any:
+def insert(
+    columns: Sequence[sa.Column[Any]], name: str = 'given'
+) -> sa.Insert:
     """Return the INSERT of rows, all of them in one statement.
 
     :param columns: the columns of a table, which have no defaults
@@ -121,17 +128,19 @@ class _List(sa.types.TypeDecorator[Any]):
     impl = sa.Text
     cache_ok = True
 
-    def __init__(self, item: Any = None) -> None:
+    def __init__(self, item: sa.types.TypeEngine[Any] | None = None) -> None:
         super().__init__()
         self.item = item
 
-    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+    def load_dialect_impl(
+        self, dialect: sa.Dialect
+    ) -> sa.types.TypeEngine[Any]:
         if self.item is None or not is_of(dialect, 'postgresql'):
             return sa.Text()
         # With a length, a longer text would be cut.
         return sa.ARRAY(sa.Text() if _is_text(self.item) else self.item)
 
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> object:
         if self.item is None:
             return _json(value)
         if is_of(dialect, 'postgresql'):
@@ -140,69 +149,75 @@ class _List(sa.types.TypeDecorator[Any]):
         return _json([*map(item, value)] if item else value)
 
 
-def _longer(column: Any) -> Any:
+def _longer(column: sa.ColumnElement[Any]) -> sa.types.TypeEngine[Any]:
     """Return the type of a column, which text that is too long has not.
 
     MariaDB cuts it silently to the length of the type. With one character
     more it is still none that the column has.
     """
-    if not _is_text(column.type):
-        return column.type
-    return type(column.type)(column.type.length + 1)
+    kind: Any = column.type
+    longer: sa.types.TypeEngine[Any] = (
+        type(kind)(kind.length + 1) if _is_text(kind) else kind
+    )
+    return longer
 
 
-def _is_text(item: Any) -> bool:
+def _is_text(item: sa.types.TypeEngine[Any]) -> bool:
     return issubclass(item.python_type, str)
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(',', ':'))
 
 
-class _is_one_of(FunctionElement[Any]):
+class _is_one_of(FunctionElement[bool]):
     """A column, and the parameter that has values for it."""
 
     # Not Boolean: SQLAlchemy would write "= 1" behind it, which hides the
     # column from every index.
-    type = sa.Integer()
+    type: sa.types.TypeEngine[Any] = sa.Integer()
     inherit_cache = True
 
 
 @compiles(_is_one_of)
-def _in_text(element: Any, compiler: Any, **kw: Any) -> str:
+def _in_text(element: _is_one_of, compiler: SQLCompiler, **kw: object) -> str:
     column, parameter = element.clauses
     values: Any = sa.bindparam(parameter.key, expanding=True)
     return f'({compiler.process(column.in_(values), **kw)})'
 
 
 @compiles(_is_one_of, *NAMES['sqlite'])
-def _in_json(element: Any, compiler: Any, **kw: Any) -> str:
+def _in_json(element: _is_one_of, compiler: SQLCompiler, **kw: object) -> str:
     column, values = (compiler.process(each, **kw) for each in element.clauses)
     rows = f'SELECT value FROM json_each({values})'  # noqa: S608
     return f'({column} IN ({rows}))'
 
 
 @compiles(_is_one_of, *NAMES['postgresql'])
-def _in_array(element: Any, compiler: Any, **kw: Any) -> str:
+def _in_array(element: _is_one_of, compiler: SQLCompiler, **kw: object) -> str:
     column, values = (compiler.process(each, **kw) for each in element.clauses)
     return f'({column} = ANY ({values}))'
 
 
-class _is_selected(FunctionElement[Any]):
+class _is_selected(FunctionElement[bool]):
     """A column, and the SELECT that has values for it."""
 
-    type = sa.Integer()
+    type: sa.types.TypeEngine[Any] = sa.Integer()
     inherit_cache = True
 
 
 @compiles(_is_selected)
-def _in_select(element: Any, compiler: Any, **kw: Any) -> str:
+def _in_select(
+    element: _is_selected, compiler: SQLCompiler, **kw: object
+) -> str:
     column, values = (compiler.process(each, **kw) for each in element.clauses)
     return f'({column} IN {values})'
 
 
 @compiles(_is_selected, *NAMES['postgresql'])
-def _in_array_of(element: Any, compiler: Any, **kw: Any) -> str:
+def _in_array_of(
+    element: _is_selected, compiler: SQLCompiler, **kw: object
+) -> str:
     column, values = (compiler.process(each, **kw) for each in element.clauses)
     # Without statistics it reads all that IN has found for each row.
     return f'({column} = ANY (ARRAY{values}))'
@@ -213,7 +228,9 @@ class _rows(FunctionElement[Any]):
 
     inherit_cache = True
 
-    def parts(self, compiler: Any) -> tuple[str, list[tuple[str, str, bool]]]:
+    def parts(
+        self, compiler: SQLCompiler
+    ) -> tuple[str, list[tuple[str, str, bool]]]:
         """Return the parameter, and name and type of each column, as SQL.
 
         The type is followed by whether it is text.
@@ -230,7 +247,7 @@ class _rows(FunctionElement[Any]):
 
 
 @compiles(_rows)
-def _json_table(element: Any, compiler: Any, **kw: Any) -> str:
+def _json_table(element: _rows, compiler: SQLCompiler, **kw: object) -> str:
     values, columns = element.parts(compiler)
     paths = ', '.join(
         f"{name} {type_} PATH '$[{number}]'"
@@ -240,7 +257,7 @@ def _json_table(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 @compiles(_rows, *NAMES['sqlite'])
-def _json_each(element: Any, compiler: Any, **kw: Any) -> str:
+def _json_each(element: _rows, compiler: SQLCompiler, **kw: object) -> str:
     values, columns = element.parts(compiler)
     paths = ', '.join(
         f"json_extract(value, '$[{number}]') AS {name}"
@@ -253,7 +270,7 @@ def _json_each(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 @compiles(_rows, *NAMES['postgresql'])
-def _json_array(element: Any, compiler: Any, **kw: Any) -> str:
+def _json_array(element: _rows, compiler: SQLCompiler, **kw: object) -> str:
     values, columns = element.parts(compiler)
     paths = ', '.join(
         # A cast to a length would cut what is longer.

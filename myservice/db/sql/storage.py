@@ -8,7 +8,6 @@ Unicode. So each CREATE TABLE says all of it, whether a migration or
 
 import itertools
 from collections.abc import Iterable
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -49,7 +48,7 @@ def say_all(
     connection: sa.Connection,
     *,
     tables: Iterable[sa.Table],
-    **__: Any,
+    **__: object,
 ) -> None:
     """Do so for all tables of a metadata, as it listens to before_create."""
     for table in tables:

@@ -4,7 +4,6 @@ Migrations use them too, so what a type means must not change.
 """
 
 import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -43,7 +42,9 @@ class ExactString(sa.types.TypeDecorator[str]):
     def python_type(self) -> type[str]:
         return str
 
-    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+    def load_dialect_impl(
+        self, dialect: sa.Dialect
+    ) -> sa.types.TypeEngine[str]:
         collation = exact_collation(dialect)
         if is_of(dialect, 'mysql'):
             return mysql.VARCHAR(
@@ -52,7 +53,7 @@ class ExactString(sa.types.TypeDecorator[str]):
         return sa.String(self.length, collation=collation)
 
 
-class Time(sa.types.TypeDecorator[Any]):
+class Time(sa.types.TypeDecorator[datetime.datetime]):
     """Naive UTC with microseconds; MariaDB's own default is whole seconds."""
 
     impl = sa.DateTime
@@ -62,7 +63,9 @@ class Time(sa.types.TypeDecorator[Any]):
     def python_type(self) -> type[datetime.datetime]:
         return datetime.datetime
 
-    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+    def load_dialect_impl(
+        self, dialect: sa.Dialect
+    ) -> sa.types.TypeEngine[datetime.datetime]:
         if is_of(dialect, 'mysql'):
             return mysql.DATETIME(fsp=6)
         return sa.DateTime()

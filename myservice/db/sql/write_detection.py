@@ -90,10 +90,10 @@ _COMMITS = re.compile(
 
 # To look at a SELECT takes longer than to look it up. It is not kept for that:
 # it may have values in it, however large.
-_reading: weakref.WeakSet[Any] = weakref.WeakSet()
+_reading: weakref.WeakSet[sa.Executable] = weakref.WeakSet()
 
 
-def effect_of(statement: Any) -> Effect:
+def effect_of(statement: sa.Executable | str) -> Effect:
     """Return what a statement does.
 
     :param statement: an executable of SQLAlchemy, or SQL
@@ -106,7 +106,7 @@ def effect_of(statement: Any) -> Effect:
     return effect
 
 
-def writes(statement: Any) -> bool:
+def writes(statement: sa.Executable | str) -> bool:
     """Return whether a statement may write.
 
     :param statement: an executable of SQLAlchemy, or SQL
@@ -114,7 +114,7 @@ def writes(statement: Any) -> bool:
     return effect_of(statement) is Effect.WRITES
 
 
-def refuse_write(statement: Any) -> None:
+def refuse_write(statement: sa.Executable | str) -> None:
     """Refuse a statement where there is only reading, without locks.
 
     :param statement: an executable of SQLAlchemy, or SQL
@@ -124,7 +124,7 @@ def refuse_write(statement: Any) -> None:
         raise exception.WriteInReadOnly(statement=shown(statement))
 
 
-def shown(statement: Any) -> str:
+def shown(statement: sa.Executable | str) -> str:
     """Return a statement as a message shows it.
 
     :param statement: an executable of SQLAlchemy, or SQL
@@ -132,7 +132,7 @@ def shown(statement: Any) -> str:
     return f'{statement!s:.1000}'
 
 
-def _look_at(statement: Any) -> Effect:
+def _look_at(statement: sa.Executable | str) -> Effect:
     if isinstance(statement, str):
         return _effect_of_sql(statement)
     if isinstance(statement, sa.TextClause):
@@ -143,15 +143,16 @@ def _look_at(statement: Any) -> Effect:
         return Effect.READS
     if not getattr(statement, 'is_select', False):
         return Effect.WRITES
+    select: Any = statement
     effects = [
         _effect_of_part(part)
-        for part in visitors.iterate(statement)
+        for part in visitors.iterate(select)
         if part.__visit_name__ in _TELLING
     ]
     return max(effects, default=Effect.READS)
 
 
-def _effect_of_part(part: Any) -> Effect:
+def _effect_of_part(part: visitors.Visitable) -> Effect:
     # PostgreSQL lets a CTE of a SELECT write.
     if getattr(part, 'is_dml', False):
         return Effect.WRITES
@@ -191,7 +192,9 @@ def _effect_of_clause(text: str) -> Effect:
     return Effect.READS if unlocked == text else Effect.LOCKS
 
 
-def ends_transaction(statement: Any, dialect: sa.Dialect) -> bool:
+def ends_transaction(
+    statement: sa.Executable | str, dialect: sa.Dialect
+) -> bool:
     """Return whether a statement ends the transaction that it is sent in.
 
     :param statement: an executable of SQLAlchemy, or SQL

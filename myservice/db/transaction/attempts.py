@@ -1,14 +1,15 @@
 """The attempts of one call: after which error there is another, and when."""
 
 import contextlib
-import itertools
 import logging
 import random
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
-from typing import Any
+from typing import Generic
+from typing import TypeVar
 
+from oslo_config import cfg
 from oslo_db import exception as db_exception
 
 from myservice import exception
@@ -31,7 +32,10 @@ _LOST = (exception.CommitUnknown, db_exception.DBConnectionError)
 _SHORT_START = 0.01
 
 
-class Attempts:
+R = TypeVar('R')
+
+
+class Attempts(Generic[R]):
     """One call and its attempts.
 
     :param call: the operation of all of them
@@ -43,8 +47,8 @@ class Attempts:
     def __init__(
         self,
         call: operation.Operation,
-        attempt: Callable[[], Any],
-        find_trace: Callable[[], Any],
+        attempt: Callable[[], R],
+        find_trace: Callable[[], R],
     ) -> None:
         self._attempt = attempt
         self._find_trace = find_trace
@@ -53,7 +57,7 @@ class Attempts:
         self._final = False
         self._started = self._attempted = time.monotonic()
 
-    def run(self) -> Any:
+    def run(self) -> R:
         """Try until there is a result, or an error that is final."""
         try:
             return operation.run(self._operation, self._run)
@@ -61,8 +65,9 @@ class Attempts:
             self._operation.note_doubt(error)
             raise
 
-    def _run(self) -> Any:
-        for number in itertools.count(1):
+    def _run(self) -> R:
+        number = 1
+        while True:
             self._operation.attempt = number
             try:
                 result = self._in_turn()
@@ -74,6 +79,7 @@ class Attempts:
             else:
                 self.settle_doubt()
                 return result
+            number += 1
 
     def _transient(self, error: Exception) -> Exception:
         """Return what is transient in an error, or raise what is final."""
@@ -95,7 +101,7 @@ class Attempts:
         # It says nothing of the attempt that was lost.
         raise self._unknown(error) from error
 
-    def _in_turn(self) -> Any:
+    def _in_turn(self) -> R:
         collisions = contention.collisions_of(
             engines.get_engines(), self._operation.function
         )
@@ -106,7 +112,7 @@ class Attempts:
                 collisions.note(time.monotonic() - self._attempted)
             raise
 
-    def _attempt_or_trace(self) -> Any:
+    def _attempt_or_trace(self) -> R:
         self._attempted = time.monotonic()
         try:
             return self._attempt()
@@ -169,7 +175,7 @@ class Attempts:
         time.sleep(delay)
 
 
-def _delay(number: int, database: Any) -> float:
+def _delay(number: int, database: cfg.ConfigOpts.GroupAttr) -> float:
     longest = float(database.db_retry_interval or _SHORT_START)
     if database.db_inc_retry_interval:
         longest *= 2 ** min(number - 1, 30)

@@ -5,7 +5,7 @@ import contextlib
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from myservice import exception
 from myservice.db.engine import fair_lock
@@ -14,6 +14,9 @@ from myservice.db.engine.engines import Engines
 
 # In seconds. PostgreSQL takes one to find a deadlock.
 _LONGEST = 10
+
+
+R = TypeVar('R')
 
 
 class Collisions:
@@ -34,7 +37,7 @@ class Collisions:
         until = time.monotonic() + min(10 * seconds, _LONGEST)
         self._until = max(self._until, until)
 
-    def avoid(self, attempt: Callable[[], Any]) -> Any:
+    def avoid(self, attempt: Callable[[], R]) -> R:
         """Make an attempt, in its turn where that is called for."""
         left = self._until - time.monotonic()
         if left <= 0:

@@ -5,6 +5,7 @@ A Session of SQLAlchemy would take as much CPU again as the statement itself.
 
 import contextlib
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from typing import Self
 
@@ -17,6 +18,7 @@ from myservice.db.engine import errors
 from myservice.db.operation import Operation
 from myservice.db.sql import write_detection
 from myservice.db.sql.write_detection import Effect
+from myservice.db.transaction.annotations import Parameters
 
 
 class _Core:
@@ -37,15 +39,24 @@ class _Core:
         """Return what it executes on, which knows its dialect."""
         return self._engine
 
-    def execute(self, statement: Any, params: Any = None, /) -> Any:
+    def execute(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.CursorResult[*tuple[Any, ...]]:
         """Execute one statement and return its result."""
         raise NotImplementedError
 
-    def scalars(self, statement: Any, params: Any = None, /) -> Any:
+    def scalars(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.ScalarResult[Any]:
         """Execute one statement and return the first column of its rows."""
         return self.execute(statement, params).scalars()
 
-    def scalar(self, statement: Any, params: Any = None, /) -> Any:
+    def scalar(
+        self,
+        statement: sa.Executable,
+        params: Mapping[str, object] | None = None,
+        /,
+    ) -> Any:
         """Execute one statement and return the first column of one row."""
         return self.execute(statement, params).scalar()
 
@@ -81,7 +92,9 @@ class CoreSession(_Core):
         self._depth += 1
         return self
 
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+    def __exit__(
+        self, _: object, error: BaseException | None, __: object
+    ) -> None:
         if error is not None and self._call is not None:
             self._call.note_doubt(error)
         self._depth -= 1
@@ -98,7 +111,9 @@ class CoreSession(_Core):
         """Return False: each statement is a transaction of its own."""
         return False
 
-    def execute(self, statement: Any, params: Any = None, /) -> Any:
+    def execute(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.CursorResult[*tuple[Any, ...]]:
         """Execute one statement.
 
         :param statement: an executable of SQLAlchemy
@@ -135,7 +150,9 @@ class CoreSession(_Core):
                 raise errors.commit_unknown(error) from error
             raise
 
-    def _count_write(self, statement: Any, params: Any) -> None:
+    def _count_write(
+        self, statement: sa.Executable, params: Parameters | None
+    ) -> None:
         # A list of parameters is a statement for each in most drivers.
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
@@ -191,7 +208,9 @@ class CoreTransaction(_Core):
         """Return True: a get by id locks its row."""
         return True
 
-    def execute(self, statement: Any, params: Any = None, /) -> Any:
+    def execute(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.CursorResult[*tuple[Any, ...]]:
         """Execute one statement.
 
         :param statement: an executable of SQLAlchemy

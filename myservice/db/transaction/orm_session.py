@@ -4,13 +4,16 @@
 commits as a whole or not at all; ``Transaction`` knows who may use it.
 """
 
-import asyncio
 import contextlib
 import threading
 import weakref
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
+from typing import Literal
 from typing import cast
+from typing import overload
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -25,10 +28,12 @@ from myservice.db.engine import fork
 from myservice.db.engine import wire
 from myservice.db.operation import Operation
 from myservice.db.sql.dialects import backend_of
+from myservice.db.transaction import control
 from myservice.db.transaction import ownership
+from myservice.db.transaction.annotations import AnnotatedSession
 
 
-class Session(orm.Session):
+class Session(AnnotatedSession):
     """SQLAlchemy's Session, which others can join while it is shared.
 
     :param bind: what it works on
@@ -39,10 +44,10 @@ class Session(orm.Session):
     def __init__(
         self,
         bind: sa.Engine | sa.Connection,
-        binds: Any = None,
+        binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
         read_only: bool = False,
     ) -> None:
-        super().__init__(bind, binds=binds, expire_on_commit=False)
+        super().__init__(bind, binds=dict(binds or {}), expire_on_commit=False)
         self.shared_by: Transaction | None = None
         self.read_only = read_only
         self.connection_in_use: sa.Connection | None = None
@@ -62,13 +67,24 @@ class Session(orm.Session):
         """The operation of the call that the session works for."""
         return operation.current()
 
-    def begin(self, nested: bool = False) -> Any:
+    @overload  # type: ignore[override]
+    def begin(self, nested: Literal[True]) -> ownership.OwnedTransaction: ...
+
+    # A block that joins is no transaction that could be ended.
+    @overload
+    def begin(
+        self, nested: Literal[False] = False
+    ) -> contextlib.AbstractContextManager[object]: ...
+
+    def begin(
+        self, nested: bool = False
+    ) -> contextlib.AbstractContextManager[object]:
         """Begin a transaction, or join the one that is shared."""
         if self.shared_by is not None and not nested:
             return self.shared_by.in_use()
         return super().begin(nested)
 
-    def flush(self, objects: Any = None) -> None:
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Send what was changed; while it is shared, keep others out."""
         try:
             if self.shared_by is None or self.shared_by.admits_caller():
@@ -170,7 +186,7 @@ class Session(orm.Session):
 
 @event.listens_for(Session, 'after_begin')
 def _collect_failures(
-    session: Session, _: Any, connection: sa.Connection
+    session: Session, _: object, connection: sa.Connection
 ) -> None:
     session.connection_in_use = connection
     if backend_of(connection.dialect) != 'sqlite':
@@ -214,7 +230,9 @@ def _refuse_to_commit_a_part(session: Session) -> None:
 
 
 @event.listens_for(Session, 'do_orm_execute')
-def _execute(state: orm.ORMExecuteState) -> Any:
+def _execute(
+    state: orm.ORMExecuteState,
+) -> sa.Result[*tuple[Any, ...]] | None:
     session = state.session
     if not isinstance(session, Session):
         return None
@@ -225,7 +243,7 @@ def _execute(state: orm.ORMExecuteState) -> Any:
 
 
 @event.listens_for(Session, 'before_flush')
-def _refuse_flush(session: Session, *_: Any) -> None:
+def _refuse_flush(session: Session, *_: object) -> None:
     session.refuse_write('flush of changed objects')
     session.check_failures()
 
@@ -246,7 +264,7 @@ class Transaction:
         self._outer = slot.transaction
         self._handover = handover
         self._pid = fork.pid
-        self._owner = _thread_of_control()
+        self._owner = control.current()
         # How many blocks the owner is in, and how many of them may be sending
         # something: all but those that only belong to the transaction.
         self._depth = self._busy = 0
@@ -283,18 +301,18 @@ class Transaction:
 
         :param busy: whether what they do there is send statements
         """
-        caller = _thread_of_control()
+        caller = control.current()
         self.refuse_child()
         with self._changed:
             if self._is_over:
                 self._check_joins_end()
             if caller != self._owner:
                 if self._depth or not self._handover:
-                    raise _in_use(self._owner, caller)
+                    raise control.in_use(self._owner, caller)
                 self._owner = caller
             elif self.session.driver_connection and self.session.is_sending():
                 raise exception.TransactionInUse(
-                    owner=f'{_name(caller)}, which waits for an answer',
+                    owner=f'{control.name(caller)}, which waits for an answer',
                     caller='the same, as from the handler of a signal',
                 )
             self._depth += 1
@@ -323,7 +341,7 @@ class Transaction:
         self.refuse_child()
         with self._changed:
             if self._depth:
-                raise _in_use(self._owner, _thread_of_control())
+                raise control.in_use(self._owner, control.current())
             self.session.check_failures()
             self._is_over = self._commits = True
             self._ended_by = threading.current_thread()
@@ -388,7 +406,7 @@ class Transaction:
         try:
             self.session.close()
         finally:
-            if self._owner == _thread_of_control():
+            if self._owner == control.current():
                 # Blocks of theirs that have not ended were interrupted.
                 self._depth = self._busy = 0
             # In this order, whoever leaves last also leaves the slot, and no
@@ -400,7 +418,7 @@ class Transaction:
     def admits_caller(self) -> bool:
         """Return whether the caller is in a block, or is about to end it."""
         if self._busy > 0:
-            return self._owner == _thread_of_control()
+            return self._owner == control.current()
         return self.is_ended_by_caller() and self._joins_end()
 
     def _check_joins_end(self) -> None:
@@ -422,24 +440,3 @@ class Transaction:
     def is_ended_by_caller(self) -> bool:
         """Return whether the caller is about to end it."""
         return self._ended_by is threading.current_thread()
-
-
-def _thread_of_control() -> tuple[Any, Any]:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return threading.current_thread(), task
-
-
-def _in_use(
-    owner: tuple[Any, Any], caller: tuple[Any, Any]
-) -> exception.TransactionInUse:
-    return exception.TransactionInUse(owner=_name(owner), caller=_name(caller))
-
-
-def _name(who: tuple[Any, Any]) -> str:
-    thread, task = who
-    return f'thread {thread.name}' + (
-        f', task {task.get_name()}' if task else ''
-    )

@@ -6,8 +6,13 @@ While a transaction is shared, they refuse that before anything has changed, so
 that it goes on.
 """
 
+import functools
+import types
+from collections.abc import Callable
 from typing import Any
 from typing import NoReturn
+from typing import ParamSpec
+from typing import TypeVar
 from typing import cast
 
 import sqlalchemy as sa
@@ -16,6 +21,9 @@ from sqlalchemy import orm
 from myservice import exception
 from myservice.db.engine import errors
 from myservice.db.sql import write_detection
+
+P = ParamSpec('P')
+F = TypeVar('F', bound=Callable[..., Any])
 
 
 class OwnedTransaction(orm.SessionTransaction):
@@ -27,7 +35,7 @@ class OwnedTransaction(orm.SessionTransaction):
     # Whether what it has done is committed, or part of what is around it.
     is_kept = False
 
-    def commit(self, *args: Any, **kwargs: Any) -> None:
+    def commit(self, *args: bool, **kwargs: bool) -> None:
         """Commit; not by a part.
 
         :raises NotTransactionOwner: while it is shared
@@ -40,7 +48,7 @@ class OwnedTransaction(orm.SessionTransaction):
             self.is_kept = False
             raise
 
-    def rollback(self, *args: Any, **kwargs: Any) -> None:
+    def rollback(self, *args: bool, **kwargs: bool) -> None:
         """Roll back; not by a part.
 
         :raises NotTransactionOwner: while it is shared
@@ -48,7 +56,7 @@ class OwnedTransaction(orm.SessionTransaction):
         self.refuse_part('rollback()')
         self._end(super().rollback, *args, **kwargs)
 
-    def close(self, *args: Any, **kwargs: Any) -> None:
+    def close(self, *args: bool, **kwargs: bool) -> None:
         """Roll back and close; not by a part.
 
         :raises NotTransactionOwner: while it is shared
@@ -56,7 +64,9 @@ class OwnedTransaction(orm.SessionTransaction):
         self.refuse_part('close()')
         self._end(super().close, *args, **kwargs)
 
-    def _end(self, end: Any, *args: Any, **kwargs: Any) -> None:
+    def _end(
+        self, end: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         session = self.session
         outer, session.is_ending = session.is_ending, True
         try:
@@ -81,7 +91,12 @@ class OwnedTransaction(orm.SessionTransaction):
         if self.is_shared:
             raise exception.NotTransactionOwner(what=what)
 
-    def __exit__(self, type_: Any, value: Any, traceback: Any) -> None:
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
         failures = [*self.session.failures]
         # SQLAlchemy says nothing of a flush that failed and was caught.
         failed = type_ is None and self._has_failed()
@@ -97,6 +112,25 @@ class OwnedTransaction(orm.SessionTransaction):
         )
 
 
+def _admitted(method: F) -> F:
+    """Return a method of a connection, for statements that may be sent.
+
+    :param method: its first argument is the statement
+    """
+
+    @functools.wraps(method)
+    def call(
+        self: 'ReadingConnection',
+        statement: sa.Executable | str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        self._admit(statement)
+        return method(self, statement, *args, **kwargs)
+
+    return cast(F, call)
+
+
 class ReadingConnection(sa.Connection):
     """The connection of a session, which does not write if that only reads.
 
@@ -105,29 +139,18 @@ class ReadingConnection(sa.Connection):
 
     transaction: OwnedTransaction
 
-    def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement that may be sent here."""
-        self._admit(statement)
-        return super().execute(statement, *args, **kwargs)
+    execute = _admitted(sa.Connection.execute)
+    scalars = _admitted(sa.Connection.scalars)
+    exec_driver_sql = _admitted(sa.Connection.exec_driver_sql)
 
-    def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+    def scalar(
+        self, statement: sa.Executable, *args: Any, **kwargs: Any
+    ) -> Any:
         """Execute a statement that may be sent here."""
         self._admit(statement)
         return super().scalar(statement, *args, **kwargs)
 
-    def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement that may be sent here."""
-        self._admit(statement)
-        return super().scalars(statement, *args, **kwargs)
-
-    def exec_driver_sql(
-        self, statement: str, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Execute SQL that may be sent here."""
-        self._admit(statement)
-        return super().exec_driver_sql(statement, *args, **kwargs)
-
-    def _admit(self, statement: Any) -> None:
+    def _admit(self, statement: sa.Executable | str) -> None:
         transaction = self.transaction
         if transaction.is_active and transaction.session.read_only:
             write_detection.refuse_write(statement)
@@ -136,7 +159,7 @@ class ReadingConnection(sa.Connection):
 class SharedConnection(ReadingConnection):
     """The connection of a shared transaction, which does not end it."""
 
-    def begin(self) -> Any:
+    def begin(self) -> sa.RootTransaction:
         """Begin a transaction, once the shared one is over.
 
         :raises NotTransactionOwner: before that
@@ -187,7 +210,7 @@ class SharedConnection(ReadingConnection):
             self._refuse_part('invalidate()')
         super().invalidate(exception)
 
-    def execution_options(self, **options: Any) -> Any:
+    def execution_options(self, **options: Any) -> sa.Connection:
         """Set options; the isolation level is one of the transaction.
 
         :param options: as SQLAlchemy's
@@ -222,7 +245,7 @@ class SharedConnection(ReadingConnection):
         if self.transaction.is_active:
             raise exception.NotTransactionOwner(what=what)
 
-    def _admit(self, statement: Any) -> None:
+    def _admit(self, statement: sa.Executable | str) -> None:
         super()._admit(statement)
         if isinstance(statement, write_detection.IN_SQL):
             if write_detection.ends_transaction(statement, self.dialect):

@@ -22,6 +22,8 @@ import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
+from typing import Concatenate
+from typing import ParamSpec
 from typing import TypeVar
 from typing import cast
 from typing import overload
@@ -44,21 +46,26 @@ from myservice.db.transaction.session import transaction
 
 LOG = logging.getLogger(__name__)
 
+P = ParamSpec('P')
 R = TypeVar('R')
-F = TypeVar('F', bound=Callable[..., Any])
+TheRow = TypeVar('TheRow', bound=Row)
 
 
 @overload
-def retry_on_failure(function: F) -> F: ...
+def retry_on_failure(function: Callable[P, R]) -> Callable[P, R]: ...
 
 
 @overload
-def retry_on_failure(*, settle: Callable[..., Any]) -> Callable[[F], F]: ...
+def retry_on_failure(
+    *, settle: Callable[..., R]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
 def retry_on_failure(
-    function: Any = None, *, settle: Callable[..., Any] | None = None
-) -> Any:
+    function: Callable[P, R] | None = None,
+    *,
+    settle: Callable[..., R] | None = None,
+) -> object:
     """Repeat a public function that owns its transaction, where that is right.
 
     :param function: the function; its first argument is the context
@@ -72,12 +79,12 @@ def retry_on_failure(
         return functools.partial(retry_on_failure, settle=settle)
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         args, kwargs = plain.arguments(args, kwargs)
-        context = kwargs.get('context', args[0] if args else None)
+        context: Any = kwargs.get('context', args[0] if args else None)
         statistics.count_call(function.__name__)
 
-        def attempt() -> Any:
+        def attempt() -> R:
             return function(*args, **kwargs)
 
         def new_operation() -> operation.Operation:
@@ -89,7 +96,7 @@ def retry_on_failure(
             # not make the same id.
             return operation.run(new_operation(), attempt)
 
-        def find_trace() -> Any:
+        def find_trace() -> R:
             if settle is None:
                 raise exception.NotFound()
             # From the primary, whatever would do for the caller.
@@ -102,9 +109,19 @@ def retry_on_failure(
     return call
 
 
+@overload
+def trace_in(column: sa.ColumnElement[str]) -> Callable[..., None]: ...
+
+
+@overload
 def trace_in(
-    column: Any, row_class: type[Row] | None = None
-) -> Callable[..., Any]:
+    column: sa.ColumnElement[str], row_class: type[TheRow]
+) -> Callable[..., TheRow]: ...
+
+
+def trace_in(
+    column: sa.ColumnElement[str], row_class: type[TheRow] | None = None
+) -> Callable[..., TheRow | None]:
     """Return the settle of a call that leaves its uuid in a column.
 
     :param column: where the operation's uuid is left; it begins a key or an
@@ -115,7 +132,7 @@ def trace_in(
     columns = (column,) if row_class is None else row_class.columns
     trace = sa.select(*columns).where(column == sa.bindparam('operation'))
 
-    def settle(*_: Any, session: AnySession, **__: Any) -> Any:
+    def settle(*_: object, session: AnySession, **__: object) -> TheRow | None:
         operation_id = {'operation': session.operation.id}
         row = session.execute(trace, operation_id).first()
         if row is None:
@@ -125,7 +142,7 @@ def trace_in(
     return settle
 
 
-def in_batches(function: F) -> F:
+def in_batches(function: Callable[P, int]) -> Callable[P, int]:
     """Repeat a public function until nothing is left for it to do.
 
     Each batch is a transaction of its own, so that locks are held for a short
@@ -138,26 +155,26 @@ def in_batches(function: F) -> F:
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> int:
+    def call(*args: P.args, **kwargs: P.kwargs) -> int:
         args, kwargs = plain.arguments(args, kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         total = 0
         while True:
-            done: int = function(*args, **kwargs)
+            done = function(*args, **kwargs)
             total += done
             if done < bound.arguments['batch_size']:
                 return total
 
-    return cast(F, call)
+    return call
 
 
 def run_in_transaction(
     context: RequestContext,
-    function: Callable[..., R],
+    function: Callable[Concatenate[RequestContext, P], R],
     /,
-    *args: Any,
-    **kwargs: Any,
+    *args: P.args,
+    **kwargs: P.kwargs,
 ) -> R:
     """Run a function in a transaction, again as a whole where that is right.
 
@@ -180,7 +197,7 @@ def run_in_transaction(
         return body()
     results: list[Any] = []
 
-    def attempt() -> Any:
+    def attempt() -> R:
         results.append(None)
         with transaction(context) as session:
             session.execute(
@@ -190,10 +207,10 @@ def run_in_transaction(
             # The key was free, so no earlier attempt has held or will.
             made.settle_doubt()
             with made.foreign_doubts():
-                results[-1] = body()
-        return results[-1]
+                result = results[-1] = body()
+        return result
 
-    def find_trace() -> Any:
+    def find_trace() -> R:
         session = get_session(read_only=True)
         with session.begin():
             done = session.scalar(
@@ -203,24 +220,27 @@ def run_in_transaction(
             )
         if done is None:
             raise exception.NotFound()
-        return results[done]
+        result: R = results[done]
+        return result
 
     name = getattr(function, '__name__', 'run_in_transaction')
     made = attempts.Attempts(
         operation.Operation(name, context.engines), attempt, find_trace
     )
-    return cast(R, made.run())
+    return made.run()
 
 
-def atomic(function: F) -> F:
+def atomic(function: Callable[P, R]) -> Callable[P, R]:
     """Make each call of a function a ``run_in_transaction``.
 
     :param function: its first argument is ``context``
     :returns: the function, with the same arguments
     """
 
-    @functools.wraps(function)
-    def call(context: RequestContext, *args: Any, **kwargs: Any) -> Any:
-        return run_in_transaction(context, function, *args, **kwargs)
+    takes_context: Callable[..., R] = function
 
-    return cast(F, call)
+    @functools.wraps(function)
+    def call(context: RequestContext, *args: Any, **kwargs: Any) -> R:
+        return run_in_transaction(context, takes_context, *args, **kwargs)
+
+    return cast(Callable[P, R], call)

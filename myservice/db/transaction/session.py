@@ -14,10 +14,14 @@ commit to the owner. When to try again is not decided here but in retry.py.
 """
 
 import contextlib
+import types
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import Literal
 from typing import Protocol
+from typing import Self
+from typing import overload
 
 import sqlalchemy as sa
 
@@ -29,6 +33,7 @@ from myservice.db.engine import engines
 from myservice.db.engine.purpose import Purpose
 from myservice.db.engine.purpose import is_autocommit
 from myservice.db.operation import Operation
+from myservice.db.transaction.annotations import Parameters
 from myservice.db.transaction.core_session import CoreSession
 from myservice.db.transaction.core_session import CoreTransaction
 from myservice.db.transaction.orm_session import Session
@@ -36,36 +41,125 @@ from myservice.db.transaction.orm_session import Transaction
 
 
 class AnySession(Protocol):
-    """What the helpers of resource modules may use of any session."""
+    """What can be used of any session, whichever form it has."""
 
     @property
     def operation(self) -> Operation:
         """The operation of the call that the session works for."""
         ...
 
-    def begin(self) -> contextlib.AbstractContextManager[Any]:
+    def begin(self) -> contextlib.AbstractContextManager[object]:
         """Return the block in which the session works."""
         ...
 
-    def execute(self, statement: Any, params: Any = None, /) -> Any:
+    @overload
+    def execute(
+        self, statement: sa.UpdateBase, params: Parameters | None = None, /
+    ) -> sa.CursorResult[*tuple[Any, ...]]: ...
+
+    @overload
+    def execute(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.Result[*tuple[Any, ...]]: ...
+
+    def execute(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.Result[*tuple[Any, ...]]:
         """Execute a statement and return its result."""
         ...
 
-    def scalars(self, statement: Any, params: Any = None, /) -> Any:
+    def scalars(
+        self, statement: sa.Executable, params: Parameters | None = None, /
+    ) -> sa.ScalarResult[Any]:
         """Execute a statement and return the first column of its rows."""
         ...
 
-    def scalar(self, statement: Any, params: Any = None, /) -> Any:
+    def scalar(
+        self,
+        statement: sa.Executable,
+        params: Mapping[str, object] | None = None,
+        /,
+    ) -> Any:
         """Execute a statement and return the first column of one row."""
         ...
 
-    def get_bind(self) -> Any:
+    def get_bind(self) -> sa.Engine | sa.Connection:
         """Return what it executes on, which knows its dialect."""
         ...
 
     def locks(self) -> bool:
         """Return whether a get by id locks its row."""
         ...
+
+    def close(self) -> None:
+        """Give everything back; in a transaction, that is its owner's."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: types.TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+@overload
+def get_session(
+    context: RequestContext | None = None,
+    *,
+    read_only: Literal[False] = False,
+    autocommit: Literal[False] = False,
+    core: Literal[False] = False,
+) -> Session: ...
+
+
+@overload
+def get_session(
+    context: RequestContext | None = None,
+    *,
+    read_only: bool = False,
+    bind: sa.Engine | sa.Connection,
+    binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
+) -> Session: ...
+
+
+@overload
+def get_session(
+    context: RequestContext | None = None,
+    *,
+    read_only: bool = False,
+    binds: Mapping[Any, sa.Engine | sa.Connection],
+) -> Session: ...
+
+
+# Without a context there is nothing that it could join.
+@overload
+def get_session(
+    *, read_only: Literal[True], autocommit: bool = False, core: bool = False
+) -> CoreSession: ...
+
+
+@overload
+def get_session(
+    *, autocommit: Literal[True], core: bool = False
+) -> CoreSession: ...
+
+
+@overload
+def get_session(*, core: Literal[True]) -> CoreTransaction: ...
+
+
+@overload
+def get_session(
+    context: RequestContext | None = None,
+    *,
+    read_only: bool = False,
+    autocommit: bool = False,
+    core: bool = False,
+) -> AnySession: ...
 
 
 def get_session(
@@ -76,7 +170,7 @@ def get_session(
     core: bool = False,
     bind: sa.Engine | sa.Connection | None = None,
     binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
-) -> Any:
+) -> Session | CoreSession | CoreTransaction:
     """Return a session in one of four forms.
 
     By default it is SQLAlchemy's Session, for a transaction. The others are
@@ -211,7 +305,7 @@ def _own_session(
     )
 
 
-def _refuse_bind(refused: Any, reason: str) -> None:
+def _refuse_bind(refused: object, reason: str) -> None:
     if refused:
         raise exception.InvalidInput(field='bind', reason=reason)
 

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import threading
-from typing import Any
 
 from myservice.db.engine import engines
 from myservice.db.engine import fork
@@ -66,7 +65,7 @@ def count_call(function: str) -> None:
         _counters.calls[function] += 1
 
 
-def count_retry(error: Any) -> None:
+def count_retry(error: Exception) -> None:
     """Count one attempt that is repeated."""
     with _counters.lock:
         _counters.retries[type(error).__name__] += 1

@@ -40,7 +40,7 @@ class AgentTestCase(base.TestCase):
             models.Base.metadata.create_all(connection)
         self.context = context.get_admin_context()
 
-    def get(self) -> models.Service:
+    def get(self) -> db.api.ServiceRow:
         """Return the service that the agent has registered."""
         return db.api.service_get_by_host_and_binary(
             self.context, IDENTITY['host'], IDENTITY['binary']

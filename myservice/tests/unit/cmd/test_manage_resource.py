@@ -6,7 +6,6 @@ from unittest import mock
 
 from myservice import db
 from myservice import exception
-from myservice.db import models
 from myservice.tests import factories
 from myservice.tests.unit.cmd import test_manage
 
@@ -66,11 +65,11 @@ class ResourceTestCase(test_manage.ManageTestCase):
         service = factories.create_service()
         return db.api.resource_claim(self.context, resource_id, service.id)
 
-    def get(self, resource_id: str) -> models.Resource:
+    def get(self, resource_id: str) -> db.api.ResourceRow:
         """Return a resource as it is now."""
         return db.api.resource_get(self.context, resource_id)
 
-    def in_json(self, row: models.Resource) -> dict[str, Any]:
+    def in_json(self, row: db.api.ResourceRow) -> dict[str, Any]:
         """Return all columns of a row as they are in JSON."""
         return {
             name: value.isoformat() if hasattr(value, 'year') else value
@@ -552,7 +551,7 @@ class TestRelease(ResourceTestCase):
         get = db.api.resource_get
         claims: list[db.api.Claim] = []
 
-        def early(*arguments: Any) -> models.Resource:
+        def early(*arguments: Any) -> db.api.ResourceRow:
             row = get(*arguments)
             if not claims:
                 db.api.resource_release(self.context, claim)

@@ -37,7 +37,7 @@ class TestSoak(base.DatabaseTestCase):
         public = {
             name for name in db.api.__all__ if callable(getattr(db.api, name))
         }
-        self.assertEqual(set(), public - work.used)
+        self.assertEqual(set(), public - calls.TYPES - work.used)
 
 
 class TestStatements(base.DatabaseTestCase):

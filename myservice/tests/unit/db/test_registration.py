@@ -17,11 +17,11 @@ SERVICES: Any = models.Service.__table__
 
 
 class RegistrationTestCase(base.DatabaseTestCase):
-    def register(self, **arguments: Any) -> models.Service:
+    def register(self, **arguments: Any) -> db.api.ServiceRow:
         """Register as the service that all these tests are about."""
         return db.api.service_register(self.context, IDENTITY, **arguments)
 
-    def get(self, service_id: str) -> models.Service:
+    def get(self, service_id: str) -> db.api.ServiceRow:
         return db.api.service_get(self.context, service_id)
 
     def set_silent_for(self, service_id: str, seconds: float) -> None:
@@ -46,7 +46,11 @@ class RegistrationTestCase(base.DatabaseTestCase):
         return [row.service_id for row in rows]
 
     def replaced(
-        self, service: models.Service, function: Any, *args: Any, **kwargs: Any
+        self,
+        service: db.api.ServiceRow,
+        function: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Show that a call refuses the registration of a service's row."""
         error: Any = self.assertRaises(
@@ -202,7 +206,7 @@ class TestHeartbeat(RegistrationTestCase):
 
 
 class TestCondition(RegistrationTestCase):
-    def refused(self, service: models.Service, seconds: float) -> None:
+    def refused(self, service: db.api.ServiceRow, seconds: float) -> None:
         """Show that nobody else can register, and that nothing changes."""
         before = self.get(service.id)
         error: Any = self.assertRaises(
@@ -455,7 +459,7 @@ class TestClaims(RegistrationTestCase):
         db.api.resource_release(self.context, claim)
         self.assertEqual([None], self.holders())
 
-    def check_that_it_claims_nothing(self, service: models.Service) -> None:
+    def check_that_it_claims_nothing(self, service: db.api.ServiceRow) -> None:
         free, held = self.create(), self.create()
         holder = factories.create_service()
         db.api.resource_claim(self.context, held, holder.id)

@@ -40,7 +40,7 @@ class ServiceTestCase(base.DatabaseTestCase):
                 .values(last_seen_at=past, created_at=past)
             )
 
-    def get(self, service_id: str) -> models.Service:
+    def get(self, service_id: str) -> db.api.ServiceRow:
         return db.api.service_get(self.context, service_id)
 
 

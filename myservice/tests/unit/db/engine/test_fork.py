@@ -194,9 +194,9 @@ class TestTransactionOfTheParent(ForkTestCase):
             with db.api.transaction(self.context) as session:
                 yield session
         else:
-            session = db.api.get_session(self.context, **form)
-            with session.begin():
-                yield session
+            separate = db.api.get_session(self.context, **form)
+            with separate.begin():
+                yield separate
 
 
 class TestSessionOfTheParent(ForkTestCase):

@@ -543,11 +543,11 @@ class TestWouldWaitForItself(SQLiteTestCase):
         with session.begin():
             session.execute(COUNT)
             self.assert_refused(self.create)
-        with db.api.get_session(core=True).begin() as session:
-            session.execute(COUNT)
+        with db.api.get_session(core=True).begin() as core:
+            core.execute(COUNT)
             self.assert_refused(self.create)
-        with orm.Session(self.engine) as session:
-            session.execute(COUNT)
+        with orm.Session(self.engine) as own:
+            own.execute(COUNT)
             self.assert_refused(self.create)
         self.others_write()
 

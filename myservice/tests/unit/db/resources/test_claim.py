@@ -5,7 +5,6 @@ from typing import Any
 from myservice import context
 from myservice import db
 from myservice import exception
-from myservice.db import models
 from myservice.tests import factories
 from myservice.tests.unit.db.resources import test_resource
 
@@ -306,7 +305,7 @@ class TestTakeOver(ClaimTestCase):
         )
         db.api.resource_release(self.context, claim)
         db.api.service_destroy(self.context, self.service.id)
-        rows: list[models.Service] = db.api.service_get_all(self.context)
+        rows: list[db.api.ServiceRow] = db.api.service_get_all(self.context)
         self.assertEqual([], rows)
 
 

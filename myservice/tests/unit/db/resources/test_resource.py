@@ -23,10 +23,10 @@ class ResourceTestCase(base.DatabaseTestCase):
         self.user = context.RequestContext('user', 'p', overwrite=False)
         self.other = context.RequestContext('user', 'other', overwrite=False)
 
-    def create(self, **values: Any) -> models.Resource:
+    def create(self, **values: Any) -> db.api.ResourceRow:
         return db.api.resource_create(self.user, {'name': 'n'} | values)
 
-    def get(self, resource: models.Resource) -> models.Resource:
+    def get(self, resource: db.api.ResourceRow) -> db.api.ResourceRow:
         return db.api.resource_get(self.context, resource.id)
 
     def usage(self) -> tuple[int, int]:
@@ -35,7 +35,7 @@ class ResourceTestCase(base.DatabaseTestCase):
         self.assertEqual({}, db.api.quota_usage_check(self.user))
         return usages['resources']['in_use'], usages['gigabytes']['in_use']
 
-    def claim(self, resource: models.Resource) -> db.api.Claim:
+    def claim(self, resource: db.api.ResourceRow) -> db.api.Claim:
         service = factories.create_service()
         return db.api.resource_claim(self.context, resource.id, service.id)
 
@@ -246,7 +246,7 @@ class TestScope(ResourceTestCase):
 
 
 class TestUpdate(ResourceTestCase):
-    def update(self, resource: models.Resource, **more: Any) -> None:
+    def update(self, resource: db.api.ResourceRow, **more: Any) -> None:
         db.api.resource_update(
             self.user, resource.id, {'status': 'new'}, **more
         )
@@ -620,7 +620,7 @@ class TestLists(ResourceTestCase):
                     everything = db.api.resource_get_all(
                         self.user, filters, **order
                     )
-                    paged: list[models.Resource] = []
+                    paged: list[db.api.ResourceRow] = []
                     while page := db.api.resource_get_all(
                         self.user,
                         filters,

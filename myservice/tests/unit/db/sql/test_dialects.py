@@ -195,7 +195,7 @@ class TestOwnEngines(SpellingTestCase):
         self.own = sa.create_engine(self.spelled(name))
         self.addCleanup(self.own.dispose)
 
-    def create_resources(self, count: int) -> list[models.Resource]:
+    def create_resources(self, count: int) -> list[db.api.ResourceRow]:
         return [
             db.api.resource_create(self.context, {'project_id': 'p'})
             for _ in range(count)

@@ -361,9 +361,9 @@ class TestEndOfBlock(HookTestCase):
             event.listen(session, 'after_flush', add)
             session.add(pending())
         self.assertEqual([True], outcomes)
-        session = db.api.get_session(read_only=True)
-        with session.begin():
-            ids = session.scalars(sa.select(models.Operation.id)).all()
+        reading = db.api.get_session(read_only=True)
+        with reading.begin():
+            ids = reading.scalars(sa.select(models.Operation.id)).all()
         self.assertEqual(['pending 1', 'pending 2'], sorted(ids))
 
     def test_a_read_only_block_lets_listeners_read(self) -> None:

@@ -298,7 +298,9 @@ class TestParts(OwnershipTestCase):
         session = db.api.get_session(self.context)
         session.begin()
         add(session)
-        session.get_transaction().commit()
+        begun = session.get_transaction()
+        assert begun is not None
+        begun.commit()
         self.assertEqual(1, self.count())
 
     def test_in_the_end_it_ends(self) -> None:
@@ -385,7 +387,9 @@ class TestParts(OwnershipTestCase):
             add(session)
 
             def attempt(_: int) -> None:
-                db.api.get_session(other).get_transaction().commit()
+                shared = db.api.get_session(other).get_transaction()
+                assert shared is not None
+                shared.commit()
 
             (error,) = self.in_threads(1, attempt)
             self.assertIsInstance(error, exception.NotTransactionOwner)

@@ -811,6 +811,6 @@ class TestSavepoint(SessionTestCase):
         self.assertRaises(exception.NoTransaction, block.__enter__)
 
 
-def factories_in(ctx: context.RequestContext, host: str) -> models.Service:
+def factories_in(ctx: context.RequestContext, host: str) -> db.api.ServiceRow:
     """Create a service with a context of the caller's."""
     return db.api.service_create(ctx, {'host': host, 'binary': 'x'})
