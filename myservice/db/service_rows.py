@@ -8,7 +8,6 @@ the number tells a process from another one that has taken its place.
 import functools
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -167,7 +166,7 @@ def refusal(
 
 
 def check(
-    row: sa.Row[*tuple[Any, ...]] | None,
+    row: sa.Row[*tuple[object, ...]] | None,
     service_id: str,
     registration: int | None,
 ) -> None:
@@ -187,7 +186,7 @@ def check(
 
 
 def _replaced(
-    row: sa.Row[*tuple[Any, ...]], registration: int
+    row: sa.Row[*tuple[object, ...]], registration: int
 ) -> exception.ServiceReplaced:
     return exception.ServiceReplaced(
         service_id=row.id,
@@ -232,7 +231,7 @@ def _register_statement(
     backend: Backend, names: Sequence[str], conditional: bool
 ) -> sa.Insert:
     identity = ('host', 'binary')
-    given: dict[str, sa.BindParameter[Any]] = {
+    given: dict[str, object] = {
         name: sa.bindparam(f'new_{name}', type_=TABLE.c[name].type)
         for name in names
     }

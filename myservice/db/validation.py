@@ -196,7 +196,7 @@ def check_beats(field: str, values: object) -> dict[str, int | None]:
     return beats
 
 
-def check_seconds(field: str, value: Any) -> None:
+def check_seconds(field: str, value: object) -> None:
     """Refuse what is no number of seconds.
 
     :param field: what to call it in the error
@@ -206,7 +206,7 @@ def check_seconds(field: str, value: Any) -> None:
     """
     if value is None:
         return
-    if type(value) not in (int, float):
+    if type(value) is not int and type(value) is not float:
         raise invalid(field, f'{shown(value)} is not a number')
     # A number that is none is not between them either.
     if not 0 <= value < _HUNDRED_YEARS:

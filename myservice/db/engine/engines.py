@@ -69,7 +69,7 @@ class Engines:
                 del self._engines[purpose]
                 self._facades.pop(purpose, None)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> 'Engines':
+    def __deepcopy__(self, memo: dict[int, object]) -> 'Engines':
         # Copies of a context use the same pools.
         return self
 

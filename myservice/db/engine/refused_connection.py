@@ -11,9 +11,14 @@ import re
 import select
 import tempfile
 import time
+from typing import TYPE_CHECKING
 from typing import Any
 
 from sqlalchemy.engine.interfaces import DBAPIModule
+
+if TYPE_CHECKING:
+    from psycopg.pq import PollingStatus
+    from psycopg.pq.abc import PGconn
 
 _SQLSTATE = re.compile(rb'ErrorResponse\t.*? C "(\w{5})"')
 # In any language a server's message begins with how severe it is, a colon
@@ -69,7 +74,7 @@ def _ask(text: str, arguments: str, psycopg: DBAPIModule) -> str:
     return state.decode()
 
 
-def _trace(connection: Any, psycopg: Any) -> bytes:
+def _trace(connection: 'PGconn', psycopg: DBAPIModule) -> bytes:
     with tempfile.TemporaryFile() as file:
         try:
             connection.trace(file.fileno())
@@ -84,9 +89,12 @@ def _trace(connection: Any, psycopg: Any) -> bytes:
         return file.read()
 
 
-def _poll(connection: Any, status: Any) -> None:
+def _poll(connection: 'PGconn', status: 'type[PollingStatus]') -> None:
     give_up = time.monotonic() + _TIMEOUT
-    events = {status.READING: select.POLLIN, status.WRITING: select.POLLOUT}
+    events: dict[int, int] = {
+        status.READING: select.POLLIN,
+        status.WRITING: select.POLLOUT,
+    }
     while (wanted := connection.connect_poll()) in events:
         poll = select.poll()
         poll.register(connection.socket, events[wanted])

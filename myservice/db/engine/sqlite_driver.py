@@ -98,17 +98,20 @@ class Connection(sqlite3.Connection):
         self._cursors.add(cursor)
         return cursor
 
-    def execute(self, *args: Any) -> Any:
+    def execute(self, *args: Any) -> sqlite3.Cursor:
         """Execute one statement, and return its cursor."""
-        return self.cursor(_Dropped).execute(*args)
+        cursor: sqlite3.Cursor = self.cursor(_Dropped).execute(*args)
+        return cursor
 
-    def executemany(self, *args: Any) -> Any:
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
         """Execute a statement for each of many parameters."""
-        return self.cursor(_Dropped).executemany(*args)
+        cursor: sqlite3.Cursor = self.cursor(_Dropped).executemany(*args)
+        return cursor
 
-    def executescript(self, *args: Any) -> Any:
+    def executescript(self, *args: Any) -> sqlite3.Cursor:
         """Execute many statements."""
-        return self.cursor(_Dropped).executescript(*args)
+        cursor: sqlite3.Cursor = self.cursor(_Dropped).executescript(*args)
+        return cursor
 
     def commit(self) -> None:
         """Commit the transaction, if there is one."""

@@ -54,7 +54,7 @@ class _Wrong(ValueError):
     """A parameter is wrong, and the message says which."""
 
 
-def of(url: sa.URL) -> dict[str, Any]:
+def of(url: sa.URL) -> dict[str, object]:
     """Return the arguments that the query of a URL stands for.
 
     :param url: without what is for SQLAlchemy and for its plugins
@@ -93,8 +93,8 @@ def without_secrets(url: sa.URL) -> sa.URL:
 
 
 def _naming_the_wrong_one(
-    url: sa.URL, make: Callable[[sa.URL], dict[str, Any]]
-) -> dict[str, Any]:
+    url: sa.URL, make: Callable[[sa.URL], dict[str, object]]
+) -> dict[str, object]:
     # Libraries raise whatever they like for a value that is wrong.
     try:
         return make(url)
@@ -119,7 +119,7 @@ def _alone(
     return uri | {name: value}
 
 
-def _of_sqlite(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
+def _of_sqlite(dialect: sa.Dialect, url: sa.URL) -> dict[str, object]:
     try:
         sqlite_url.check(url)
     except ValueError as error:
@@ -130,7 +130,7 @@ def _of_sqlite(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
     return {}
 
 
-def _of_pymysql(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
+def _of_pymysql(dialect: sa.Dialect, url: sa.URL) -> dict[str, object]:
     make = dialect.loaded_dbapi.connections.Connection
     _, arguments = dialect.create_connect_args(url)
     typed = _typed(url, arguments, make.__init__, [])
@@ -141,7 +141,7 @@ def _of_pymysql(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
     return typed
 
 
-def _of_psycopg(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
+def _of_psycopg(dialect: sa.Dialect, url: sa.URL) -> dict[str, object]:
     psycopg = dialect.loaded_dbapi
     _, arguments = dialect.create_connect_args(url)
     words = [
@@ -149,7 +149,8 @@ def _of_psycopg(dialect: sa.Dialect, url: sa.URL) -> dict[str, Any]:
         for option in psycopg.pq.Conninfo.get_defaults()
     ]
     typed = _typed(url, arguments, psycopg.Connection.connect, words)
-    if (typed.get('prepare_threshold') or 0) < 0:
+    threshold: Any = typed.get('prepare_threshold')
+    if (threshold or 0) < 0:
         raise _Wrong('prepare_threshold takes a number from 0, or none')
     _check_words({n: typed[n] for n in typed if n in words}, psycopg)
     return typed
@@ -160,7 +161,7 @@ def _typed(
     arguments: Mapping[str, object],
     function: Callable[..., object],
     words: list[str],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the arguments that the query stands for, with their types.
 
     :param arguments: what SQLAlchemy has made of the URL
@@ -180,7 +181,7 @@ def _typed(
 
 
 def _coerce(
-    typed: dict[str, Any], name: str, parameter: inspect.Parameter
+    typed: dict[str, object], name: str, parameter: inspect.Parameter
 ) -> None:
     kind = bool if name in _BOOLEANS else type(parameter.default)
     may_be_none = 'None' in str(parameter.annotation)
@@ -190,9 +191,9 @@ def _coerce(
         util.coerce_kw_type(typed, name, kind)
 
 
-def _check_words(typed: dict[str, Any], psycopg: DBAPIModule) -> None:
+def _check_words(typed: dict[str, object], psycopg: DBAPIModule) -> None:
     """Let libpq look at the values; it does so as it begins to connect."""
-    for port in re.findall('[^,]+', typed.get('port', '')):
+    for port in re.findall('[^,]+', str(typed.get('port', ''))):
         if not 0 < int(port) < 2**16:
             raise _Wrong('port takes a number from 1 to 65535')
     psycopg.conninfo.timeout_from_conninfo(typed)

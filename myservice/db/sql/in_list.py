@@ -23,6 +23,7 @@ import json
 from collections.abc import Collection
 from collections.abc import Sequence
 from typing import Any
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -31,6 +32,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from myservice.db.sql.dialects import NAMES
 from myservice.db.sql.dialects import is_of
+
+T = TypeVar('T')
 
 _FEW = 8
 
@@ -47,7 +50,7 @@ def how_many(values: Collection[object]) -> int:
 
 
 def is_member(
-    column: sa.ColumnElement[Any], name: str, number: int = MANY
+    column: sa.ColumnElement[T], name: str, number: int = MANY
 ) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of some values.
 
@@ -69,7 +72,7 @@ def is_member(
     )
 
 
-def rows(name: str, *columns: sa.ColumnElement[Any]) -> sa.TableValuedAlias:
+def rows(name: str, *columns: sa.ColumnElement[T]) -> sa.TableValuedAlias:
     """Return rows of values as a table, which a statement can join.
 
     :param name: that of the table, and of its parameter, which is a list of
@@ -82,7 +85,7 @@ def rows(name: str, *columns: sa.ColumnElement[Any]) -> sa.TableValuedAlias:
 
 
 def is_selected(
-    column: sa.ColumnElement[Any], select: sa.Select[*tuple[Any, ...]]
+    column: sa.ColumnElement[T], select: sa.Select[T]
 ) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of the values of a SELECT.
 
@@ -105,9 +108,7 @@ def members(name: str, values: Collection[object]) -> dict[str, object]:
     return {f'{name}_{number}': value for number, value in enumerate(values)}
 
 
-def insert(
-    columns: Sequence[sa.Column[Any]], name: str = 'given'
-) -> sa.Insert:
+def insert(columns: Sequence[sa.Column[T]], name: str = 'given') -> sa.Insert:
     """Return the INSERT of rows, all of them in one statement.
 
     :param columns: the columns of a table, which have no defaults
@@ -149,20 +150,20 @@ class _List(sa.types.TypeDecorator[Any]):
         return _json([*map(item, value)] if item else value)
 
 
-def _longer(column: sa.ColumnElement[Any]) -> sa.types.TypeEngine[Any]:
+def _longer(column: sa.ColumnElement[T]) -> sa.types.TypeEngine[T]:
     """Return the type of a column, which text that is too long has not.
 
     MariaDB cuts it silently to the length of the type. With one character
     more it is still none that the column has.
     """
     kind: Any = column.type
-    longer: sa.types.TypeEngine[Any] = (
+    longer: sa.types.TypeEngine[T] = (
         type(kind)(kind.length + 1) if _is_text(kind) else kind
     )
     return longer
 
 
-def _is_text(item: sa.types.TypeEngine[Any]) -> bool:
+def _is_text(item: sa.types.TypeEngine[T]) -> bool:
     return issubclass(item.python_type, str)
 
 
@@ -182,7 +183,9 @@ class _is_one_of(FunctionElement[bool]):
 @compiles(_is_one_of)
 def _in_text(element: _is_one_of, compiler: SQLCompiler, **kw: object) -> str:
     column, parameter = element.clauses
-    values: Any = sa.bindparam(parameter.key, expanding=True)
+    values: sa.BindParameter[object] = sa.bindparam(
+        parameter.key, expanding=True
+    )
     return f'({compiler.process(column.in_(values), **kw)})'
 
 
@@ -223,7 +226,7 @@ def _in_array_of(
     return f'({column} = ANY (ARRAY{values}))'
 
 
-class _rows(FunctionElement[Any]):
+class _rows(FunctionElement[object]):
     """A parameter that has rows, and the columns that they are for."""
 
     inherit_cache = True

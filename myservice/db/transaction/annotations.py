@@ -17,6 +17,9 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 #: the parameters of a statement; a list is a statement for each
 Parameters = Mapping[str, object] | Sequence[Mapping[str, object]]
 
+#: a model, or what else a Session is bound by, to what it works on for it
+Binds = Mapping[Any, sa.Engine | sa.Connection]
+
 _Ts = TypeVarTuple('_Ts')
 
 
@@ -51,7 +54,7 @@ class AnnotatedSession(orm.Session):
             self,
             statement: TypedReturnsRows[*_Ts],
             params: Parameters | None = None,
-            **options: Any,
+            **options: object,
         ) -> sa.Result[*_Ts]: ...
 
         @overload
@@ -59,7 +62,7 @@ class AnnotatedSession(orm.Session):
             self,
             statement: sa.UpdateBase,
             params: Parameters | None = None,
-            **options: Any,
+            **options: object,
         ) -> sa.CursorResult[*tuple[Any, ...]]: ...
 
         @overload
@@ -67,12 +70,12 @@ class AnnotatedSession(orm.Session):
             self,
             statement: sa.Executable,
             params: Parameters | None = None,
-            **options: Any,
+            **options: object,
         ) -> sa.Result[*tuple[Any, ...]]: ...
 
         def execute(
             self,
             statement: sa.Executable,
             params: Parameters | None = None,
-            **options: Any,
+            **options: object,
         ) -> sa.Result[*tuple[Any, ...]]: ...

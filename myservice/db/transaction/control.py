@@ -2,12 +2,11 @@
 
 import asyncio
 import threading
-from typing import Any
 
 from myservice import exception
 
 #: a thread, and the task that it runs, if it does
-Control = tuple[threading.Thread, asyncio.Task[Any] | None]
+Control = tuple[threading.Thread, asyncio.Task[object] | None]
 
 
 def current() -> Control:

@@ -8,7 +8,6 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Literal
@@ -18,6 +17,7 @@ from typing import overload
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy import orm
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from myservice import exception
 from myservice.context import TransactionSlot
@@ -30,10 +30,11 @@ from myservice.db.operation import Operation
 from myservice.db.sql.dialects import backend_of
 from myservice.db.transaction import control
 from myservice.db.transaction import ownership
-from myservice.db.transaction.annotations import AnnotatedSession
+from myservice.db.transaction.annotations import Binds
+from myservice.db.transaction.write_guard import GuardedSession
 
 
-class Session(AnnotatedSession):
+class Session(GuardedSession):
     """SQLAlchemy's Session, which others can join while it is shared.
 
     :param bind: what it works on
@@ -44,7 +45,7 @@ class Session(AnnotatedSession):
     def __init__(
         self,
         bind: sa.Engine | sa.Connection,
-        binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
+        binds: Binds | None = None,
         read_only: bool = False,
     ) -> None:
         super().__init__(bind, binds=dict(binds or {}), expire_on_commit=False)
@@ -54,7 +55,7 @@ class Session(AnnotatedSession):
         # Whether a transaction, or a savepoint, of it is on its way out.
         self.is_ending = False
         # The driver's, where there is a wire.
-        self.driver_connection: Any = None
+        self.driver_connection: DBAPIConnection | None = None
         # The errors of its statements, and how many there were before each
         # savepoint: to roll back to it takes back those that came after it.
         self.failures: list[BaseException] = []
@@ -84,7 +85,7 @@ class Session(AnnotatedSession):
             return self.shared_by.in_use()
         return super().begin(nested)
 
-    def flush(self, objects: Sequence[Any] | None = None) -> None:
+    def flush(self, objects: Sequence[object] | None = None) -> None:
         """Send what was changed; while it is shared, keep others out."""
         try:
             if self.shared_by is None or self.shared_by.admits_caller():
@@ -97,30 +98,6 @@ class Session(AnnotatedSession):
             if not self.is_active:
                 self.failures.append(error)
             raise
-
-    def bulk_save_objects(self, *args: Any, **kwargs: Any) -> None:
-        """Insert and update rows; not where it only reads."""
-        self.refuse_write('bulk_save_objects()')
-        super().bulk_save_objects(*args, **kwargs)
-
-    def bulk_insert_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """Insert rows; not where it only reads."""
-        self.refuse_write('bulk_insert_mappings()')
-        super().bulk_insert_mappings(*args, **kwargs)
-
-    def bulk_update_mappings(self, *args: Any, **kwargs: Any) -> None:
-        """Update rows; not where it only reads."""
-        self.refuse_write('bulk_update_mappings()')
-        super().bulk_update_mappings(*args, **kwargs)
-
-    def refuse_write(self, what: str) -> None:
-        """Refuse what would fail, and doom the transaction, where it is sent.
-
-        :param what: what was asked for
-        :raises WriteInReadOnly: when it only reads
-        """
-        if self.read_only:
-            raise exception.WriteInReadOnly(statement=what)
 
     def commit(self) -> None:
         """Commit; while it is shared, only flush: the owner commits."""
@@ -167,6 +144,7 @@ class Session(AnnotatedSession):
         used = self.connection_in_use
         return (
             used is not None
+            and self.driver_connection is not None
             and wire.is_busy(self.driver_connection)
             and not (used.closed or used.invalidated)
         )

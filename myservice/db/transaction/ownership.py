@@ -23,7 +23,8 @@ from myservice.db.engine import errors
 from myservice.db.sql import write_detection
 
 P = ParamSpec('P')
-F = TypeVar('F', bound=Callable[..., Any])
+F = TypeVar('F', bound=Callable[..., object])
+T = TypeVar('T')
 
 
 class OwnedTransaction(orm.SessionTransaction):
@@ -122,9 +123,9 @@ def _admitted(method: F) -> F:
     def call(
         self: 'ReadingConnection',
         statement: sa.Executable | str,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+        *args: object,
+        **kwargs: object,
+    ) -> object:
         self._admit(statement)
         return method(self, statement, *args, **kwargs)
 
@@ -140,15 +141,9 @@ class ReadingConnection(sa.Connection):
     transaction: OwnedTransaction
 
     execute = _admitted(sa.Connection.execute)
+    scalar = _admitted(sa.Connection.scalar)  # type: ignore[assignment, arg-type]
     scalars = _admitted(sa.Connection.scalars)
     exec_driver_sql = _admitted(sa.Connection.exec_driver_sql)
-
-    def scalar(
-        self, statement: sa.Executable, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Execute a statement that may be sent here."""
-        self._admit(statement)
-        return super().scalar(statement, *args, **kwargs)
 
     def _admit(self, statement: sa.Executable | str) -> None:
         transaction = self.transaction
@@ -210,7 +205,7 @@ class SharedConnection(ReadingConnection):
             self._refuse_part('invalidate()')
         super().invalidate(exception)
 
-    def execution_options(self, **options: Any) -> sa.Connection:
+    def execution_options(self, **options: object) -> sa.Connection:
         """Set options; the isolation level is one of the transaction.
 
         :param options: as SQLAlchemy's
@@ -221,25 +216,25 @@ class SharedConnection(ReadingConnection):
             self._refuse_part('another isolation level')
         return super().execution_options(**options)
 
-    def get_transaction(self) -> Any:
+    def get_transaction(self) -> sa.RootTransaction | None:
         """Return the transaction, with nothing in it that ends it."""
         return self._lend(super().get_transaction())
 
-    def get_nested_transaction(self) -> Any:
+    def get_nested_transaction(self) -> sa.NestedTransaction | None:
         """Return the savepoint, with nothing in it that ends it."""
         return self._lend(super().get_nested_transaction())
 
     # By these a Session finds what it joins when it is bound to a connection.
-    def _get_required_transaction(self) -> Any:
+    def _get_required_transaction(self) -> sa.RootTransaction:
         return self._lend(super()._get_required_transaction())
 
-    def _get_required_nested_transaction(self) -> Any:
+    def _get_required_nested_transaction(self) -> sa.NestedTransaction:
         return self._lend(super()._get_required_nested_transaction())
 
-    def _lend(self, transaction: Any) -> Any:
+    def _lend(self, transaction: T) -> T:
         if transaction is None or not self.transaction.is_active:
             return transaction
-        return _Lent(transaction)
+        return cast(T, _Lent(transaction))
 
     def _refuse_part(self, what: str) -> None:
         if self.transaction.is_active:
@@ -255,7 +250,7 @@ class SharedConnection(ReadingConnection):
 class _Lent:
     """A transaction of a connection, in the hands of a part."""
 
-    def __init__(self, transaction: sa.engine.Transaction) -> None:
+    def __init__(self, transaction: object) -> None:
         self._transaction = transaction
 
     def __getattr__(self, name: str) -> Any:

@@ -33,6 +33,7 @@ from myservice.db.engine import engines
 from myservice.db.engine.purpose import Purpose
 from myservice.db.engine.purpose import is_autocommit
 from myservice.db.operation import Operation
+from myservice.db.transaction.annotations import Binds
 from myservice.db.transaction.annotations import Parameters
 from myservice.db.transaction.core_session import CoreSession
 from myservice.db.transaction.core_session import CoreTransaction
@@ -122,7 +123,7 @@ def get_session(
     *,
     read_only: bool = False,
     bind: sa.Engine | sa.Connection,
-    binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
+    binds: Binds | None = None,
 ) -> Session: ...
 
 
@@ -131,7 +132,7 @@ def get_session(
     context: RequestContext | None = None,
     *,
     read_only: bool = False,
-    binds: Mapping[Any, sa.Engine | sa.Connection],
+    binds: Binds,
 ) -> Session: ...
 
 
@@ -169,7 +170,7 @@ def get_session(
     autocommit: bool = False,
     core: bool = False,
     bind: sa.Engine | sa.Connection | None = None,
-    binds: Mapping[Any, sa.Engine | sa.Connection] | None = None,
+    binds: Binds | None = None,
 ) -> Session | CoreSession | CoreTransaction:
     """Return a session in one of four forms.
 
