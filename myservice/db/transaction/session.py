@@ -14,6 +14,7 @@ commit to the owner. When to try again is not decided here but in retry.py.
 """
 
 import contextlib
+import functools
 import types
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -37,8 +38,8 @@ from myservice.db.transaction.annotations import Binds
 from myservice.db.transaction.annotations import Parameters
 from myservice.db.transaction.core_session import CoreSession
 from myservice.db.transaction.core_session import CoreTransaction
+from myservice.db.transaction.joining import Transaction
 from myservice.db.transaction.orm_session import Session
-from myservice.db.transaction.orm_session import Transaction
 
 
 class AnySession(Protocol):
@@ -268,17 +269,8 @@ def transaction(
     patience = engines.get_engines(context).conf.database.read_timeout
     call = operation.current()
     try:
-        try:
-            with opened.begin() as begun:
-                try:
-                    yield own
-                    opened.end()
-                except BaseException:
-                    opened.abandon(patience)
-                    raise
-                operation.run(call, begun.commit)
-        finally:
-            opened.close()
+        with opened.block(functools.partial(operation.run, call), patience):
+            yield own
     except BaseException as error:
         call.note_doubt(error)
         raise
