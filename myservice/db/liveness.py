@@ -11,9 +11,9 @@ from sqlalchemy.orm import column_property
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.elements import KeyedColumnElement
 
+from myservice.db.bases import SoftDeleteRow
 from myservice.db.engine import engines
 from myservice.db.models import Service
-from myservice.db.models import SoftDeleteRow
 from myservice.db.sql import clock
 
 _DOWN_TIME = sa.bindparam(

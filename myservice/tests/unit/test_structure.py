@@ -39,6 +39,7 @@ FLOORS = (
     ('db.validation', 'db.rows', 'db.operation'),
     ('db.sql',),
     ('db.engine',),
+    ('db.bases',),
     ('db.models',),
     ('db.migrations',),
     ('db.transaction', 'db.liveness'),
