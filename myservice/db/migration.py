@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import io
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -19,7 +20,10 @@ from myservice.db.engine import engines
 from myservice.db.engine import errors
 from myservice.db.engine import sqlite_url
 from myservice.db.migrations import comparison
+from myservice.db.sql.dialects import ABILITIES
+from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
+from myservice.db.sql.dialects import is_server
 
 # Any number will do, as long as it is ours alone in the database.
 _POSTGRESQL_LOCK = 7305808867208692841
@@ -148,7 +152,7 @@ def _check_up_to_date(connection: sa.Connection | None) -> sa.Connection:
 
 
 def _check_encoding(connection: sa.Connection) -> None:
-    if backend_of(connection.dialect) != 'postgresql':
+    if not ABILITIES[backend_of(connection.dialect)].encodes_by_database:
         return
     encoding = connection.scalar(
         sa.select(sa.func.current_setting('server_encoding'))
@@ -168,7 +172,7 @@ def _current(connection: sa.Connection) -> str | None:
 def _sqlite_file() -> pathlib.Path | None:
     """Return the file that the database is, if it is one."""
     url = engines.get_engines().url
-    if backend_of(url) != 'sqlite':
+    if is_server(url):
         return None
     file = sqlite_url.file_of(url)
     return None if file is None else pathlib.Path(file)
@@ -198,20 +202,9 @@ def _reading_connection() -> Iterator[sa.Connection | None]:
 
 @contextlib.contextmanager
 def _locked_connection() -> Iterator[sa.Connection]:
-    """Give a connection on which only one migration runs at a time.
-
-    In SQLite the transaction, which is IMMEDIATE, is the lock itself.
-    """
+    """Give a connection on which only one migration runs at a time."""
     with _patient_engine() as patient, patient.begin() as connection:
-        backend = backend_of(connection.dialect)
-        if backend == 'mysql':
-            # DDL commits by itself here; this lock is the connection's.
-            _lock_mysql(connection)
-        elif backend == 'postgresql':
-            # Released by the end of the transaction, which the DDL is in.
-            connection.execute(
-                sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK))
-            )
+        _LOCKS[backend_of(connection.dialect)](connection)
         yield connection
 
 
@@ -223,7 +216,7 @@ def _patient_engine() -> Iterator[sa.Engine]:
     In SQLite, where nobody waits for an answer, it is that of all others.
     """
     shared = engines.get_engines()
-    if backend_of(shared.url) == 'sqlite':
+    if not is_server(shared.url):
         yield shared.get_engine('transaction')
         return
     own = engines.Engines(shared.conf)
@@ -233,7 +226,18 @@ def _patient_engine() -> Iterator[sa.Engine]:
         own.dispose()
 
 
+def _lock_sqlite(connection: sa.Connection) -> None:
+    """Do nothing: the transaction, which is IMMEDIATE, is the lock itself."""
+
+
+def _lock_postgresql(connection: sa.Connection) -> None:
+    """Take a lock until the end of the transaction, which the DDL is in."""
+    lock = sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)
+    connection.execute(sa.select(lock))
+
+
 def _lock_mysql(connection: sa.Connection) -> None:
+    """Take a lock of the connection, as DDL commits by itself here."""
     database = connection.scalar(sa.select(sa.func.database()))
     name = f'{_MYSQL_LOCK}{database}'
     if len(name) > _MYSQL_LOCK_LENGTH:
@@ -247,3 +251,10 @@ def _lock_mysql(connection: sa.Connection) -> None:
             seconds=_MYSQL_LOCK_TIMEOUT,
             holder=connection.scalar(sa.select(sa.func.is_used_lock(name))),
         )
+
+
+_LOCKS: dict[Backend, Callable[[sa.Connection], None]] = {
+    'sqlite': _lock_sqlite,
+    'mysql': _lock_mysql,
+    'postgresql': _lock_postgresql,
+}

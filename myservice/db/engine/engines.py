@@ -32,7 +32,7 @@ from myservice.db.engine.pools import Pool
 from myservice.db.engine.purpose import KEY
 from myservice.db.engine.purpose import ON_PRIMARY
 from myservice.db.engine.purpose import Purpose
-from myservice.db.sql.dialects import backend_of
+from myservice.db.sql.dialects import is_server
 from myservice.db.sql.dialects import parse_url
 
 
@@ -124,7 +124,7 @@ class Engines:
             self._engines.clear()
 
     def _shared(self, purpose: Purpose) -> Purpose | None:
-        if backend_of(self.url) == 'sqlite':
+        if not is_server(self.url):
             return None if purpose == 'transaction' else 'transaction'
         return 'autocommit' if purpose == 'read' else None
 
@@ -162,7 +162,7 @@ class Engines:
         connection_trace wants to see the statements.
         """
         trace = self.conf.database.connection_trace
-        if trace or backend_of(engine.dialect) == 'sqlite':
+        if trace or not is_server(engine.dialect):
             return engine
         without = sa.Engine(
             engine.pool,
@@ -303,7 +303,7 @@ def _facade_arguments(
     }
     connection = _url(conf, _option(purpose))
     purpose = ON_PRIMARY.get(purpose, purpose)
-    if purpose == 'read' and backend_of(connection) != 'sqlite':
+    if purpose == 'read' and is_server(connection):
         purpose = 'autocommit'
     ours |= {'plugin': 'myservice', KEY: purpose}
     parameters = [arguments['connection_parameters'], urlencode(ours)]

@@ -114,7 +114,8 @@ def translate(context: ExceptionContext) -> BaseException | None:
         return _Untouched(taken)
     backend = dialects.backend_of(dialect)
     code = error_codes.number(raised)
-    if backend == 'postgresql' and context.connection is None:
+    able = dialects.ABILITIES[backend]
+    if context.connection is None and not able.numbers_refusals:
         code = code or refused_connection.sqlstate(
             raised, dialect.loaded_dbapi
         )
@@ -227,12 +228,14 @@ def _is_question(context: ExceptionContext) -> bool:
     )
 
 
-def _is_lost_without_number(context: ExceptionContext, backend: str) -> bool:
+def _is_lost_without_number(
+    context: ExceptionContext, backend: dialects.Backend
+) -> bool:
     raised = context.original_exception
     if context.connection is not None:
         return bool(context.is_disconnect)
     return (
-        backend == 'postgresql'
+        not dialects.ABILITIES[backend].numbers_refusals
         and isinstance(raised, context.dialect.loaded_dbapi.OperationalError)
         and not refused_connection.needs_password(raised)
     )

@@ -26,7 +26,7 @@ from myservice.db.engine import marks
 from myservice.db.engine import purpose
 from myservice.db.engine import wire
 from myservice.db.sql import write_detection
-from myservice.db.sql.dialects import backend_of
+from myservice.db.sql.dialects import is_server
 
 LOG = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def drop_if_busy(context: Any) -> None:
         context.invalidate_pool_on_disconnect = False
     elif isinstance(error, context.dialect.loaded_dbapi.Error):
         return
-    elif backend_of(context.dialect) == 'sqlite':
+    elif not is_server(context.dialect):
         context.is_disconnect = False
     if busy or operation.is_foreign(error):
         if _may_have_taken_effect(context, busy):

@@ -64,7 +64,7 @@ class EnginePlugin(CreateEnginePlugin):
             ours.append('read_timeout')
         url = url.difference_update_query(ours)
         self._shape.arguments |= url_arguments.of(url)
-        if dialects.backend_of(url) == 'sqlite':
+        if not dialects.is_server(url):
             url = sqlite_url.absolute(url)
         return url_arguments.without_secrets(url)
 

@@ -64,7 +64,7 @@ def of(url: sa.URL) -> dict[str, object]:
         take its value
     """
     if not url.query:
-        if dialects.backend_of(url) == 'sqlite':
+        if not dialects.is_server(url):
             sqlite_url.check(url)
         return {}
     for name, value in url.query.items():

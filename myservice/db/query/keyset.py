@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from myservice.db import validation
 from myservice.db.query.conditions import Clause
 from myservice.db.query.conditions import Column
+from myservice.db.sql.dialects import ABILITIES
 from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import without_index
 
@@ -84,7 +85,7 @@ class SortKey:
 
         :param backend: which database it is
         """
-        nulls_largest = backend == 'postgresql'
+        nulls_largest = ABILITIES[backend].nulls_are_largest
         return not self.column.nullable or (
             self.nulls_first == (self.descending == nulls_largest)
         )
@@ -169,10 +170,9 @@ def ranges(
     if marker is None:
         return keys[0].start(backend)
     behind = _behind_marker(marker, keys)
-    mysql = backend == 'mysql'
     if len(behind) == 1 or not _is_in_order(backend, keys):
         return behind
-    if mysql:
+    if not ABILITIES[backend].ranges_by_row_values:
         # MariaDB reads the rows before the marker if it compares row values.
         return [[sa.or_(*(sa.and_(*each) for each in behind))]]
     nulls_behind = [

@@ -350,7 +350,7 @@ def _range_statement(
     clauses: list[Clause],
 ) -> sa.Select[Any]:
     table = listing.table
-    mysql = backend == 'mysql'
+    able = dialects.ABILITIES[backend]
     # A range has one value, or NULL, of each key but the last that it names,
     # so ORDER BY needs none of these. With one that is NULL, MariaDB sorts all
     # the rows; without it, PostgreSQL does not find the index.
@@ -359,11 +359,11 @@ def _range_statement(
         for clause in clauses
         if isinstance(clause, sa.BinaryExpression)
         and clause.operator is operators.is_
-        and mysql
+        and able.sorts_by_nulls
     }
     # SQLite prefers the index of the order to that of the filter: it does not
     # see the values, nor, even after ANALYZE, that most rows have NULL.
-    few = backend == 'sqlite' and listing.is_selective(shape)
+    few = not able.sees_values and listing.is_selective(shape)
     order = [
         element
         for number, key in enumerate(keys)

@@ -244,8 +244,7 @@ def _settle_statement(
         .order_by(_USAGE.c.project_id, _USAGE.c.resource)
         .with_for_update(of=_USAGE)
     )
-    if backend == 'mysql':
-        rows = rows.prefix_with('STRAIGHT_JOIN')
+    rows = dialects.joined_in_order(backend, rows)
     locked = dialects.evaluated_once(backend, rows, 'locked')
     values = {
         'reserved': dialects.not_negative(locked.c.reserved - locked.c.held),

@@ -84,7 +84,7 @@ def claim(
             'claimed_by': session.operation.id,
         },
     )
-    if backend != 'mysql':
+    if dialects.ABILITIES[backend].returns_updates:
         generation: int | None = result.scalar()
         return generation
     return int(result.lastrowid) if result.rowcount else None
@@ -92,12 +92,12 @@ def claim(
 
 @functools.cache
 def _claim_statement(backend: Backend, numbered: bool) -> sa.UpdateBase:
-    mysql = backend == 'mysql'
+    returns = dialects.ABILITIES[backend].returns_updates
     # MariaDB has no UPDATE … RETURNING.
     new = (
-        sa.func.last_insert_id(fencing.NEXT_GENERATION)
-        if mysql
-        else fencing.NEXT_GENERATION
+        fencing.NEXT_GENERATION
+        if returns
+        else sa.func.last_insert_id(fencing.NEXT_GENERATION)
     )
     # A join locks the service, where a subquery would read it without.
     living = dialects.evaluated_once(
@@ -113,7 +113,7 @@ def _claim_statement(backend: Backend, numbered: bool) -> sa.UpdateBase:
         )
         .ordered_values(*_held(living.c.id, new))
     )
-    return statement if mysql else statement.returning(_TABLE.c.generation)
+    return statement.returning(_TABLE.c.generation) if returns else statement
 
 
 def _names_both(service: sa.FromClause) -> Clause:
@@ -225,13 +225,13 @@ def claim_unclaimed(
         **service_rows.held(registration),
     }
     numbered = registration is not None
-    if backend == 'mysql':
+    if dialects.ABILITIES[backend].returns_updates:
+        update = _claim_unclaimed_statement(backend, criteria.shapes, numbered)
+        rows = session.execute(update, wanted | holder).all()
+    else:
         select = _lock_unclaimed_statement(backend, criteria.shapes)
         locked = session.execute(select, wanted).all()
         rows = _claim_locked(backend, numbered, locked, holder, session)
-    else:
-        update = _claim_unclaimed_statement(backend, criteria.shapes, numbered)
-        rows = session.execute(update, wanted | holder).all()
     if not rows:
         # It refuses a service that does not live.
         lock_service(service_id, registration, session=session)
@@ -272,7 +272,7 @@ def _lock_unclaimed_statement(
     # it, PostgreSQL's planner finds the index that has them in this order;
     # MariaDB is told its name.
     order = [_TABLE.c.created_at, _TABLE.c.id]
-    if backend == 'postgresql':
+    if dialects.ABILITIES[backend].finds_index_by_order:
         order.insert(0, _TABLE.c.service_id)
     statement: sa.Select[Any] = (
         sa.select(

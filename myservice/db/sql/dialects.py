@@ -1,4 +1,4 @@
-"""Which database it is: the one place that knows dialects and drivers by name.
+"""Which database it is, what it can do, and the SQL that differs.
 
 There are several ways to write the URL of one database. ``parse_url`` makes
 one of them, so whoever listens to our engines, oslo.db included, meets one
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Literal
+from typing import NamedTuple
 from typing import Protocol
 from typing import Self
 from typing import TypeVar
+from typing import TypeVarTuple
 from typing import get_args
 
 import sqlalchemy as sa
@@ -26,6 +28,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from myservice import exception
+
+Ts = TypeVarTuple('Ts')
 
 # MariaDB and MySQL are one: they differ less than their versions do.
 Backend = Literal['sqlite', 'mysql', 'postgresql']
@@ -76,6 +80,83 @@ def backend_of(what: sa.Dialect | type[sa.Dialect] | sa.URL) -> Backend:
             field='dialect',
             reason=f'{name} is none of {", ".join(get_args(Backend))}',
         ) from None
+
+
+class Abilities(NamedTuple):
+    """How the databases differ, for code that must not compare their names.
+
+    :param is_server: answers come over a wire, where they can be mixed up
+    :param returns_updates: there is UPDATE … RETURNING
+    :param commits_ddl: a statement that changes the schema commits
+    :param encodes_by_database: the database decides which characters there are
+    :param numbers_refusals: a connection that is refused has an error number
+    :param nulls_are_largest: NULL comes last in an index
+    :param ranges_by_row_values: ``(a, b) > (x, y)`` is a range of an index
+    :param sorts_by_nulls: ORDER BY a column that is NULL in all rows sorts
+        them, although an index has them in their order
+    :param finds_index_by_order: the planner finds an index by the columns of
+        ORDER BY alone
+    :param sees_values: the planner estimates how many rows have a value
+    """
+
+    is_server: bool
+    returns_updates: bool
+    commits_ddl: bool
+    encodes_by_database: bool
+    numbers_refusals: bool
+    nulls_are_largest: bool
+    ranges_by_row_values: bool
+    sorts_by_nulls: bool
+    finds_index_by_order: bool
+    sees_values: bool
+
+
+ABILITIES: dict[Backend, Abilities] = {
+    'sqlite': Abilities(
+        is_server=False,
+        returns_updates=True,
+        commits_ddl=False,
+        encodes_by_database=False,
+        numbers_refusals=True,
+        nulls_are_largest=False,
+        ranges_by_row_values=True,
+        sorts_by_nulls=False,
+        finds_index_by_order=False,
+        sees_values=False,
+    ),
+    'mysql': Abilities(
+        is_server=True,
+        returns_updates=False,
+        commits_ddl=True,
+        encodes_by_database=False,
+        numbers_refusals=True,
+        nulls_are_largest=False,
+        ranges_by_row_values=False,
+        sorts_by_nulls=True,
+        finds_index_by_order=False,
+        sees_values=True,
+    ),
+    'postgresql': Abilities(
+        is_server=True,
+        returns_updates=True,
+        commits_ddl=False,
+        encodes_by_database=True,
+        numbers_refusals=False,
+        nulls_are_largest=True,
+        ranges_by_row_values=True,
+        sorts_by_nulls=False,
+        finds_index_by_order=True,
+        sees_values=True,
+    ),
+}
+
+
+def is_server(what: sa.Dialect | type[sa.Dialect] | sa.URL) -> bool:
+    """Return whether it is a server, not a file or memory.
+
+    :param what: the dialect of an engine or connection, or a URL
+    """
+    return ABILITIES[backend_of(what)].is_server
 
 
 def is_of(dialect: sa.Dialect, backend: Backend) -> bool:
@@ -282,4 +363,17 @@ def without_index(column: sa.ColumnElement[T]) -> sa.ColumnElement[T]:
     """
     return sa.UnaryExpression(
         column, operator=operators.custom_op('+'), type_=column.type
+    )
+
+
+def joined_in_order(
+    backend: Backend, select: sa.Select[*Ts]
+) -> sa.Select[*Ts]:
+    """Return a SELECT whose tables are joined in the order of its text.
+
+    :param backend: which database it is; only MariaDB has to be told
+    :param select: the SELECT
+    """
+    return (
+        select.prefix_with('STRAIGHT_JOIN') if backend == 'mysql' else select
     )

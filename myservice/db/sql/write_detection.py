@@ -17,6 +17,7 @@ from sqlalchemy.sql import selectable
 from sqlalchemy.sql import visitors
 
 from myservice import exception
+from myservice.db.sql.dialects import ABILITIES
 from myservice.db.sql.dialects import backend_of
 
 
@@ -209,5 +210,5 @@ def ends_transaction(
     if isinstance(statement, sa.schema.ExecutableDDLElement):
         sql = str(statement.compile(dialect=dialect))
     text = _CONTENTS.sub(' ', sql)
-    commits_ddl = backend_of(dialect) == 'mysql'
+    commits_ddl = ABILITIES[backend_of(dialect)].commits_ddl
     return bool(_ENDS.search(text) or (commits_ddl and _COMMITS.search(text)))

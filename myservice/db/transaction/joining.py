@@ -12,7 +12,7 @@ from sqlalchemy import orm
 from myservice import exception
 from myservice.context import TransactionSlot
 from myservice.db.engine import fork
-from myservice.db.sql.dialects import backend_of
+from myservice.db.sql.dialects import is_server
 from myservice.db.transaction import control
 from myservice.db.transaction import ownership
 from myservice.db.transaction.orm_session import Session
@@ -165,7 +165,7 @@ class Transaction:
         if connection is None or connection.closed:
             return
         # In SQLite answers belong to statements, and cannot be mixed up.
-        if backend_of(connection.dialect) != 'sqlite':
+        if is_server(connection.dialect):
             sa.Connection.detach(connection)
 
     def _let_go(self) -> None:

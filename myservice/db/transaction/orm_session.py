@@ -24,7 +24,7 @@ from myservice.db.engine import connection_state
 from myservice.db.engine import errors
 from myservice.db.engine import wire
 from myservice.db.operation import Operation
-from myservice.db.sql.dialects import backend_of
+from myservice.db.sql.dialects import is_server
 from myservice.db.transaction import ownership
 from myservice.db.transaction.annotations import Binds
 from myservice.db.transaction.write_guard import GuardedSession
@@ -179,7 +179,7 @@ def _collect_failures(
     session: Session, _: object, connection: sa.Connection
 ) -> None:
     session.connection_in_use = connection
-    if backend_of(connection.dialect) != 'sqlite':
+    if is_server(connection.dialect):
         session.driver_connection = connection.connection.driver_connection
     connection_state.collect_failures(
         connection,

@@ -345,6 +345,23 @@ class TestNamesOfDatabases(base.TestCase):
                 named = isinstance(each, ast.Constant) and each.value in names
                 self.assertFalse(named, f'{path}: {ast.unparse(node)}')
 
+    def test_nobody_else_compares_one(self) -> None:
+        for path, node in self.code():
+            ours = ROOT in path.parents and 'tests' not in path.parts
+            if not ours or not isinstance(node, ast.Compare):
+                continue
+            compared = {
+                each.value
+                for part in (node.left, *node.comparators)
+                for each in ast.walk(part)
+                if isinstance(each, ast.Constant)
+            }
+            self.assertEqual(
+                set(),
+                compared & set(NAMES),
+                f'{path}: dialects.ABILITIES says how they differ',
+            )
+
     def code(self) -> Iterator[tuple[pathlib.Path, ast.AST]]:
         for folder in ('myservice', 'bench', 'tools', 'examples'):
             for path in (ROOT.parent / folder).rglob('*.py'):
