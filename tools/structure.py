@@ -139,6 +139,7 @@ class Imports:
             'rooms': len(set(self._rooms.values())),
             'imports': rooms.total(),
             'between rooms': sum(between.values()),
+            'pairs of rooms': len(between),
             'inside of a room': rooms.total() - sum(between.values()),
             'floors': self._floors(),
             'rooms that import others': {
