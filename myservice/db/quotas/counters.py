@@ -65,7 +65,7 @@ def check_statement(statement: object) -> None:
     """
     if not isinstance(statement, sa.SelectBase):
         raise validation.invalid(
-            'statement', f'{statement!r:.100} is no SELECT of SQLAlchemy'
+            'statement', f'{statement!r:.100} is not a SELECT of SQLAlchemy'
         )
     columns = list(statement.selected_columns)
     if len(columns) != 1 or columns[0].type.python_type not in _NUMBERS:

@@ -195,7 +195,7 @@ def check_deltas(deltas: Mapping[str, int]) -> None:
     if not isinstance(deltas, Mapping) or not deltas:
         raise exception.InvalidInput(
             field='deltas',
-            reason=f'{validation.shown(deltas)} is no dict of resource to '
+            reason=f'{validation.shown(deltas)} is not a dict of resource to '
             f'number',
         )
     check_resources(deltas)

@@ -56,7 +56,7 @@ def quota_create(
     :param resource: a resource that has a quota
     :param limit: a number; -1 is unlimited, 0 is nothing
     :returns: the row
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type or out of
         range
     :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
@@ -85,7 +85,7 @@ def quota_get(
     :param resource: the resource
     :returns: the row
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when an argument is no text
+    :raises InvalidInput: when an argument is not a text
     :raises QuotaNotFound: when the project has no limit of its own
     """
     require_project(context, project_id, 'quota_get')
@@ -144,7 +144,7 @@ def quota_update(
     :param project_id: the project
     :param resource: a resource that has a quota
     :param limit: a number; -1 is unlimited, 0 is nothing
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type or out of
         range
     :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
@@ -196,8 +196,8 @@ def quota_destroy(
     :param context: an administrator's context
     :param project_id: the project
     :param resource: the resource
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when an argument is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when an argument is not a text
     :raises QuotaNotFound: when the project has no limit of its own
     """
     require_admin(context, 'quota_destroy')

@@ -136,7 +136,7 @@ def reservation_commit(
     :param reservations: the ids that ``quota_reserve`` has returned
     :param project_id: the project; by default that of the context
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when reservations is no list of ids, or no project
+    :raises InvalidInput: when reservations is not a list of ids, or no project
         is named
     :raises ReservationNotFound: when one was ended, or is not of the project
     :raises ReservationExpired: when one was not committed in time
@@ -168,7 +168,7 @@ def reservation_rollback(
     :param reservations: the ids that ``quota_reserve`` has returned
     :param project_id: the project; by default that of the context
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when reservations is no list of ids, or no project
+    :raises InvalidInput: when reservations is not a list of ids, or no project
         is named
     :raises ReservationNotFound: when one was ended, or is not of the project
     :raises ReservationExpired: when one has expired, which gives it back too
@@ -200,8 +200,8 @@ def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
     :param context: an administrator's context
     :param batch_size: how many in one transaction
     :returns: how many reservations were given back
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when batch_size is no number from 1 on
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when batch_size is not a positive integer
     """
     require_admin(context, 'reservation_expire')
     validation.check_batch_size(batch_size)
@@ -234,8 +234,8 @@ def reservation_purge(context: RequestContext, batch_size: int = 1000) -> int:
     :param context: an administrator's context
     :param batch_size: how many in one transaction
     :returns: how many were deleted
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when batch_size is no number from 1 on
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when batch_size is not a positive integer
     """
     require_admin(context, 'reservation_purge')
     validation.check_batch_size(batch_size)

@@ -62,7 +62,7 @@ def quota_usage_get_projects(
     :param limit: how many at most; None is all
     :param marker: those after this one
     :returns: a list of project ids
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when limit or marker is of the wrong type
     """
     require_admin(context, 'quota_usage_get_projects')
@@ -94,7 +94,7 @@ def quota_usage_get_uncounted(
     :param project_id: the project; for an administrator by default all
     :returns: their names, in order
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when the project is no text
+    :raises InvalidInput: when the project is not a text
     """
     if project_id is not None or not context.is_admin:
         project_id = require_project(
@@ -152,8 +152,8 @@ def quota_usage_sync(
     :param context: an administrator's context
     :param project_id: the project
     :returns: what differed, as quota_usage_check returns it
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when the project is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when the project is not a text
     """
     require_admin(context, 'quota_usage_sync')
     validation.check_name('project_id', project_id)

@@ -99,7 +99,7 @@ def parse_url(text: str, field: str) -> sa.URL:
     """
     url = _made(text)
     if url is None:
-        reason = f'it is no URL of a database; these are: {_SHAPE}'
+        reason = f'it is not the URL of a database; these are: {_SHAPE}'
         if text.count('@') > 1:
             reason = _UNREADABLE
         raise exception.InvalidInput(field=field, reason=reason)
@@ -137,7 +137,7 @@ def _misread(text: str, url: sa.URL) -> str | None:
     if text.count('@') > (url.username is not None):
         return _UNREADABLE
     if url.port is not None and not 0 < url.port < 2**16:
-        return 'its port is none from 1 to 65535'
+        return 'its port is not one from 1 to 65535'
     return None
 
 

@@ -202,7 +202,7 @@ def get_session(
         for each in (bind, *(binds or {}).values()):
             known = each is None or isinstance(each, sa.Engine | sa.Connection)
             _refuse_bind(
-                not known, f'{each!r:.100} is no Engine or Connection'
+                not known, f'{each!r:.100} is not an Engine or Connection'
             )
             _refuse_bind(each and each.dialect.is_async, 'it is for asyncio')
         default = bind or ours.get_engine('transaction')
@@ -294,7 +294,7 @@ def _own_session(
         ours = engines.get_engine(context, read_only)
         _refuse_bind(
             not isinstance(bind, sa.Connection) or bind.engine is not ours,
-            'it is no connection of get_engine()',
+            'it is not a connection of get_engine()',
         )
         _refuse_bind(
             is_autocommit(bind.get_execution_options()), 'it is in AUTOCOMMIT'
