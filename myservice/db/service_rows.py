@@ -172,7 +172,7 @@ def check(
     service_id: str,
     registration: int | None,
 ) -> None:
-    """Refuse a service that was destroyed, or is registered anew.
+    """Refuse a service that was destroyed, or registered anew.
 
     :param row: what ONE has found, if anything
     :param service_id: the service

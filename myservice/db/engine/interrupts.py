@@ -155,8 +155,8 @@ def _close(
     if not isinstance(connection, sa.Connection):
         remembered = connection.info.pop(_ROLLING_BACK, None)
         owner = remembered and remembered()
-        # Not a Connection that had it before, and is still referenced after it
-        # gave it back: the engine of Core sessions fires no events.
+        # Not an earlier Connection that gave it back and is still referenced:
+        # the engine of Core sessions fires no events.
         if owner and not owner.closed and owner.connection is connection:
             connection = owner
     connection.invalidate(error)

@@ -1,7 +1,7 @@
 """Quotas: how much of each resource a project may have.
 
-A project has a limit of its own, or that of the quota class which
-``[quota] default_class`` names, or that of ``[quota] default_limits``.
+A project has a limit of its own, or that of the quota class that ``[quota]
+default_class`` names, or that of ``[quota] default_limits``.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def quota_create(
 ) -> QuotaRow:
     """Give a project a limit of its own.
 
-    It may be lower than what the project has: then the project keeps that,
+    It may be lower than the project's use: then the project keeps what it has,
     and gets nothing more.
 
     :param context: an administrator's context
@@ -76,9 +76,9 @@ def quota_create(
 def quota_get(
     context: RequestContext, project_id: str, resource: str
 ) -> QuotaRow:
-    """Return the limit of its own that a project has.
+    """Return a project's own limit.
 
-    What counts where it has none is told by ``quota_usage_get_all``.
+    If it has none, ``quota_usage_get_all`` returns the limit that applies.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project
@@ -106,7 +106,7 @@ def quota_get_all(
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
 ) -> list[QuotaRow]:
-    """Return limits of their own that projects have, all of them or a page.
+    """Return the own limits of projects, all of them or a page.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; for an administrator by default all
@@ -138,7 +138,7 @@ def quota_get_all(
 def quota_update(
     context: RequestContext, project_id: str, resource: str, limit: int
 ) -> None:
-    """Change the limit of its own that a project has.
+    """Change a project's own limit.
 
     :param context: an administrator's context
     :param project_id: the project
@@ -189,7 +189,7 @@ def quota_set(
 def quota_destroy(
     context: RequestContext, project_id: str, resource: str
 ) -> None:
-    """Take from a project the limit of its own; that of the class counts.
+    """Remove a project's own limit; then that of the class applies.
 
     Its usage and its reservations stay.
 

@@ -1,6 +1,6 @@
 """Quota classes: limits for all projects that have none of their own.
 
-Of the classes, the one that ``[quota] default_class`` names counts.
+The class that ``[quota] default_class`` names applies.
 """
 
 from collections.abc import Mapping
@@ -175,7 +175,7 @@ def quota_class_set(
 def quota_class_destroy(
     context: RequestContext, class_name: str, resource: str
 ) -> None:
-    """Take a limit from a quota class; [quota] default_limits counts.
+    """Remove a limit of a quota class; [quota] default_limits applies.
 
     :param context: an administrator's context
     :param class_name: the class

@@ -77,7 +77,7 @@ WRONG = {
         'conv=x': 'conv',
         'ssl=true': 'ssl cannot be set in a URL',
         'compress=true': 'compress',
-        'sslmode=require': 'sslmode is not a parameter; there are: binary_prefix',
+        'sslmode=require': 'sslmode is not a parameter; there are: binary',
         'timeout=3&read_timeout=3': 'timeout is not a parameter',
     },
     PSYCOPG: {
@@ -103,7 +103,7 @@ WRONG = {
         'cached_statements=x': 'cached_statements',
         'check_same_thread=true': 'check_same_thread takes false or 0',
         'isolation_level=DEFERRED': 'isolation_level is not a parameter',
-        'read_timeout=3': 'read_timeout is not a parameter; there are: cached_',
+        'read_timeout=3': 'read_timeout is not a parameter; there are: cached',
         'mode=ro': 'mode needs uri=true',
     },
 }
