@@ -35,14 +35,15 @@ def is_recent(
 ) -> sa.ColumnElement[bool]:
     """Return whether a sign of life is recent, as SQL.
 
-    A clock that was set back, or another node of a cluster, makes a beat one
-    of the future. One that is ahead by [service] down_time at most counts as
-    now: clocks differ by a little. One that is farther ahead counts as never:
-    who lives puts it right by the next beat, and who is dead would be taken
-    for alive until the clock has caught up.
+    After a clock was set back, or on another node of a cluster, a heartbeat
+    can be in the future. If it is ahead by [service] down_time at most, it
+    counts as now: clocks differ by a little. If it is farther ahead, it does
+    not count: the next heartbeat of a living service corrects it, but a
+    stopped service would be taken for alive until the clock has caught up.
 
-    :param last_sign: when it was
-    :param seconds: how long ago it may be; by default [service] down_time
+    :param last_sign: the time of the sign
+    :param seconds: how many seconds ago it may be; by default [service]
+        down_time
     """
     return sa.and_(
         last_sign >= clock.seconds_ago(seconds),
@@ -57,7 +58,7 @@ def is_up(
 
     :param service: the columns of the table, or of an alias of it
     """
-    # A new service, which has not beaten yet, counts from its creation.
+    # A new service, without a heartbeat yet, counts from its creation.
     last_sign = sa.func.coalesce(service.last_seen_at, service.created_at)
     return sa.and_(
         service.forced_down == sa.false(),

@@ -1,4 +1,4 @@
-"""Maintenance: what has to be cleared away now and then."""
+"""Maintenance: rows that have to be deleted now and then."""
 
 import sqlalchemy as sa
 
@@ -21,13 +21,13 @@ _DELETE = sa.delete(models.Operation).where(
 @in_batches
 @retry_on_failure
 def purge_operations(context: RequestContext, batch_size: int = 1000) -> int:
-    """Delete operations that no retry will ask for any more, oldest first.
+    """Delete operations that no retry needs any more, oldest first.
 
     :param context: an administrator's context
     :param batch_size: how many in one transaction
     :returns: how many were deleted
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when batch_size is no number from 1 on
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when batch_size is not a positive integer
     """
     require_admin(context, 'purge_operations')
     validation.check_batch_size(batch_size)

@@ -25,23 +25,24 @@ from myservice.db.sql.dialects import Backend
 from myservice.db.sql.dialects import backend_of
 from myservice.db.sql.dialects import is_server
 
-# Any number will do, as long as it is ours alone in the database.
+# Any number will do, as long as nobody else uses it in the database.
 _POSTGRESQL_LOCK = 7305808867208692841
-# Those of MariaDB and MySQL are of the whole server: the database follows.
+# Locks of MariaDB and MySQL are of the whole server: the name of the database
+# is added.
 _MYSQL_LOCK = 'myservice.'
 _MYSQL_LOCK_LENGTH = 64
 _MYSQL_LOCK_TIMEOUT = 3600
 
 
 def sync(revision: str = 'head') -> None:
-    """Bring the schema up to a revision; any number of callers may at once.
+    """Bring the schema up to a revision; many callers may do so at once.
 
-    A schema that is beyond the revision stays as it is. Where a migration
-    before was cut off, this one goes on.
+    A schema that is beyond the revision stays as it is. If an earlier
+    migration was cut off, this one continues it.
 
     :param revision: the id of a revision, or 'head' for the newest
     :raises UnknownRevision: when there is no such revision, or the schema is
-        at one that this release does not know
+        at one that this release does not have
     :raises EncodingRefused: when the database cannot hold all of Unicode
     :raises MigrationLocked: when another migration did not end in time
     :raises MigrationFailed: when alembic refuses to go on
@@ -56,7 +57,7 @@ def sync(revision: str = 'head') -> None:
 
 
 def current() -> str | None:
-    """Return the revision that the schema is at; None before the first."""
+    """Return the revision of the schema; None before the first."""
     with _reading_connection() as connection:
         return None if connection is None else _current(connection)
 
@@ -68,7 +69,7 @@ def head() -> str | None:
 
 
 def check() -> str | None:
-    """Say in what the schema differs from the models; nothing is written.
+    """Say how the schema differs from the models; nothing is written.
 
     :returns: the differences, or None where there is none
     """
@@ -85,9 +86,9 @@ def check() -> str | None:
 
 
 def revision(message: str) -> str:
-    """Write a new migration script, from what the models are ahead by.
+    """Write a new migration script, from the changes of the models.
 
-    :param message: what it does, in a few words
+    :param message: what the migration does, in a few words
     :returns: the path of the script
     :raises SchemaOutdated: when the schema is not at the newest revision
     """
@@ -103,7 +104,7 @@ def revision(message: str) -> str:
 
 
 def _config(connection: sa.Connection | None = None) -> alembic_config.Config:
-    # Alembic talks to standard output, which belongs to the program.
+    # Alembic writes to standard output, which belongs to the program.
     config = alembic_config.Config(
         stdout=io.StringIO(), cmd_opts=argparse.Namespace(quiet=True)
     )
@@ -170,7 +171,7 @@ def _current(connection: sa.Connection) -> str | None:
 
 
 def _sqlite_file() -> pathlib.Path | None:
-    """Return the file that the database is, if it is one."""
+    """Return the path of the database's file, if it has one."""
     url = engines.get_engines().url
     if is_server(url):
         return None
@@ -188,11 +189,11 @@ def _make_directory() -> None:
 def _reading_connection() -> Iterator[sa.Connection | None]:
     """Give a connection that cannot write; None without a SQLite file.
 
-    SQLite makes the file as it connects.
+    SQLite creates the file when it connects.
     """
     file = _sqlite_file()
     if file is not None and not file.exists():
-        # An option that is wrong is told all the same.
+        # An option that is wrong is reported all the same.
         dict(engines.get_engines().conf.database)
         yield None
         return
@@ -210,10 +211,10 @@ def _locked_connection() -> Iterator[sa.Connection]:
 
 @contextlib.contextmanager
 def _patient_engine() -> Iterator[sa.Engine]:
-    """Give an engine that waits for an answer as long as it takes.
+    """Give an engine that waits for an answer without a limit.
 
-    Its connections are closed in the end, and with them goes what they hold.
-    In SQLite, where nobody waits for an answer, it is that of all others.
+    At the end its connections are closed, which releases their locks. In
+    SQLite, where nobody waits for an answer, it is the engine that all share.
     """
     shared = engines.get_engines()
     if not is_server(shared.url):

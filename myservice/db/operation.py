@@ -1,10 +1,10 @@
 """An operation: what one call does, however many attempts it takes.
 
-Each attempt finds the same uuids here. What an attempt whose COMMIT was lost
-has left in the database can so be told from what others wrote.
+Each attempt finds the same uuids here. They tell what an attempt whose COMMIT
+was lost has left in the database from what others wrote.
 
-It knows, too, whether anything may have been committed, and notes it in an
-interrupt that leaves it then.
+An operation also records whether anything may have been committed, and notes
+that in an interrupt that leaves it.
 """
 
 import contextvars
@@ -17,8 +17,8 @@ from oslo_db import exception as db_exception
 
 from myservice import exception
 
-# What the layer and its libraries raise. Anything else that leaves a call is
-# an interrupt, or a fault of whoever was called: it leaves as it is.
+# The layer and its libraries raise these. Anything else that leaves a call is
+# an interrupt, or a fault of the function that was called: it leaves as it is.
 _OURS = (
     exception.MyServiceError,
     db_exception.DBError,
@@ -38,8 +38,8 @@ def new_id() -> str:
 class Operation:
     """One call of a public function, or one transaction.
 
-    :param function: what was called, for messages
-    :param engines: those that the caller's context names, if it does
+    :param function: the name of the function, for messages
+    :param engines: the engines that the caller's context names, if any
     """
 
     __slots__ = ('_ids', 'attempt', 'engines', 'function', 'sent')
@@ -47,7 +47,7 @@ class Operation:
     def __init__(self, function: str, engines: Any = None) -> None:
         self.function = function
         self.engines = engines
-        # The number of the attempt that is under way, from 1 on.
+        # The number of the current attempt, from 1 on.
         self.attempt = 1
         # Whether a COMMIT, or a write that commits by itself, may have taken
         # effect.
@@ -67,18 +67,19 @@ class Operation:
             return self._ids.setdefault(what, new_id())
 
     def note_doubt(self, error: BaseException) -> None:
-        """Note in an interrupt that nobody knows what became of this.
+        """Note in an interrupt that the outcome of this is unknown.
 
-        :param error: what leaves the operation; an error of ours says by its
-            type what is known, and is left alone
+        :param error: the error that leaves the operation; an error of ours
+            says by its type what is known, and is left alone
         """
         if self.sent and is_foreign(error):
             self.leave_in_doubt(error)
 
     def leave_in_doubt(self, error: BaseException) -> None:
-        """Note in an error that nobody knows what became of this.
+        """Note in an error that the outcome of this is unknown.
 
-        :param error: what leaves it; one that says so is left alone
+        :param error: the error that leaves it; one that says so already is
+            left alone
         """
         self.sent = True
         if not says_unknown(error):
@@ -110,7 +111,7 @@ def current() -> Operation:
 
 
 def run(operation: Operation, function: Callable[[], R]) -> R:
-    """Call a function, in which an operation is the current one.
+    """Call a function with an operation as the current one.
 
     :param operation: the operation
     :param function: takes no arguments

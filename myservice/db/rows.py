@@ -2,9 +2,9 @@
 
 A function of the API returns a *row*: a tuple with the columns of a table as
 attributes, which reads as ``row.host`` and as ``row['host']`` and needs no
-session. Each class of rows declares its attributes, so that editors and mypy
-know them; a test compares them with the columns of the model. Instances of the
-models themselves are for those who work with a Session of their own.
+session. Each class of rows declares its attributes for editors and mypy; a
+test compares them with the columns of the model. Instances of the models
+themselves are for callers with a Session of their own.
 """
 
 import operator
@@ -19,7 +19,7 @@ from typing import overload
 import sqlalchemy as sa
 
 
-# To a type checker, what a subclass declares can be read and not assigned.
+# A type checker lets the attributes of a subclass be read, not assigned.
 @dataclass_transform(frozen_default=True, eq_default=False)
 class Row(tuple[Any, ...]):
     """An immutable row; see the docstring of this module.
@@ -45,7 +45,7 @@ class Row(tuple[Any, ...]):
             that others are derived from
         :param computed: labelled SQL expressions, read after the columns
         :param hidden: the names of columns that no reader needs
-        :param init: False, for type checkers: a row is made of a sequence
+        :param init: False, for type checkers: a row is made from a sequence
         """
         super().__init_subclass__()
         if table is None:

@@ -1,7 +1,7 @@
-"""Services: the processes of the control plane, and which of them live.
+"""Services: the processes of the control plane, and which of them are alive.
 
-A service row is created by the process that it stands for, kept alive by its
-heartbeats, and read by everybody who has to know whom to give work.
+A process creates the service row that stands for it, and keeps it alive by
+heartbeats. Everybody who assigns work reads the rows.
 """
 
 from collections.abc import Mapping
@@ -81,25 +81,23 @@ def service_register(
 ) -> ServiceRow:
     """Announce a starting process: update its living row, or create one.
 
-    Registering is a sign of life, and replaces whoever was registered before:
-    the row's ``registration`` is raised, and the claims of the last life are
-    freed.
-    However many processes race with the same host and binary, one living row
-    is left; a destroyed row stays destroyed.
+    Registering is a sign of life, and replaces the process that was registered
+    before: the row's ``registration`` is raised, and the claims of the service
+    are released. However many processes race with the same host and binary,
+    one living row is left; a destroyed row stays destroyed.
 
     :param context: an administrator's context
-    :param values: host and binary, and what service_create takes; what is
-        left out stays as it is in a row that exists
-    :param only_if_silent_for: replace nobody who was seen within so many
-        seconds by the database's clock, and has not been unregistered; None
-        is no condition. Of many who race with a condition, one registers. To
-        have been seen later than [service] down_time from now, as after a
-        clock was set back, is not to have been seen
+    :param values: host and binary, and any other value that service_create
+        takes; a row that exists keeps the values that are left out
+    :param only_if_silent_for: a number of seconds; a process that was seen
+        within them by the database's clock, and has not been unregistered, is
+        not replaced. None sets no condition. If many race with a condition,
+        one registers. A process that was seen more than [service] down_time in
+        the future, as after a clock was set back, counts as not seen
     :returns: the row, with the registration that is now the latest
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when a value cannot be stored
-    :raises ServiceAlive: when the condition stands against it; nothing was
-        changed
+    :raises ServiceAlive: when the condition forbids it; nothing was changed
     """
     require_admin(context, 'service_register')
     validation.check_values(
@@ -134,7 +132,7 @@ def service_create(
     :param values: host and binary, and any of topic, availability_zone,
         version, disabled, disabled_reason and forced_down
     :returns: the row
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when a value cannot be stored
     :raises ServiceExists: when a living service has this host and binary
     """
@@ -162,11 +160,11 @@ def service_get(context: RequestContext, service_id: str) -> ServiceRow:
 
     :param context: an administrator's context
     :param service_id: the id of the row
-    :returns: the row, with is_up by the database's clock: whether it was
-        last seen within [service] down_time. A beat from the future counts as
+    :returns: the row, with is_up by the database's clock: whether it was last
+        seen within [service] down_time. A heartbeat from the future counts as
         now; one that is ahead by more than down_time does not count
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when the id is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when the id is not a text
     :raises ServiceNotFound: when no living service has this id
     """
     require_admin(context, 'service_get')
@@ -186,8 +184,8 @@ def service_get_by_host_and_binary(
     :param host: the host, compared exactly
     :param binary: the binary, compared exactly
     :returns: the row, with is_up by the database's clock
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when host or binary is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when host or binary is not a text
     :raises HostBinaryNotFound: a ServiceNotFound, when there is none
     """
     require_admin(context, 'service_get_by_host_and_binary')
@@ -222,7 +220,7 @@ def service_get_all(
     :param sort_dirs: for each key asc or desc, optionally with -nullsfirst
         or -nullslast; NULL is smallest by default
     :returns: a list of rows
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when a filter, limit, key or direction is unknown
         or of the wrong type
     :raises MarkerNotFound: when there is no row with the marker's id
@@ -238,16 +236,16 @@ def service_get_all(
 def service_heartbeat(
     context: RequestContext, service_id: str, registration: int | None = None
 ) -> None:
-    """Note that a service lives, by the database's clock.
+    """Record that a service is alive, by the database's clock.
 
     :param context: an administrator's context
     :param service_id: the id of the row
-    :param registration: that of the process that beats, as service_register
+    :param registration: the registration of the process, as service_register
         has returned it; without it, a process does not learn that it was
         replaced
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type
-    :raises ServiceNotFound: when the service was destroyed; a beat never
+    :raises ServiceNotFound: when the service was destroyed; a heartbeat never
         revives it
     :raises ServiceReplaced: when the registration is not the latest, or was
         ended by service_unregister: its process has to stop
@@ -267,15 +265,16 @@ def service_heartbeat(
 def service_heartbeat_many(
     context: RequestContext, service_ids: Sequence[str | tuple[str, int]]
 ) -> int:
-    """Note that many services live, in one statement.
+    """Record that many services are alive, in one statement.
 
     :param context: an administrator's context
     :param service_ids: the ids of the rows, or pairs of an id and the
-        registration of the process that beats
-    :returns: how many of them it reached; those that were destroyed, or whose
-        registration holds no longer, are not. service_heartbeat tells why
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when service_ids is no list of these
+        registration of the process
+    :returns: how many of them it reached; it does not reach those that were
+        destroyed, or whose registration is no longer valid. service_heartbeat
+        tells why
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when service_ids is not a list of these
     """
     require_admin(context, 'service_heartbeat_many')
     beats = validation.check_beats('service_ids', service_ids)
@@ -288,16 +287,16 @@ def service_heartbeat_many(
 def service_unregister(
     context: RequestContext, service_id: str, registration: int | None = None
 ) -> None:
-    """Note that the process of a service ends: it is down at once.
+    """Record that the process of a service ends: it is down at once.
 
-    Its registration holds no longer, so its claims can be taken over, and
-    another process can register without waiting. To do it again changes
+    Its registration is no longer valid, so its claims can be taken over, and
+    another process can register without waiting. Doing it again changes
     nothing. Only service_register brings the service up again.
 
     :param context: an administrator's context
     :param service_id: the id of the row
-    :param registration: the one that ends; None is the latest
-    :raises AdminRequired: when the caller is no administrator
+    :param registration: the registration that ends; None is the latest
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when no living service has this id
     :raises ServiceReplaced: when the registration is not the latest
@@ -325,7 +324,7 @@ def service_update(
     :param service_id: the id of the row
     :param values: any of topic, availability_zone, version, disabled,
         disabled_reason and forced_down
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when a value cannot be stored
     :raises ServiceNotFound: when no living service has this id
     """
@@ -345,10 +344,10 @@ def service_get_minimum_version(context: RequestContext, binary: str) -> int:
 
     :param context: an administrator's context
     :param binary: the binary, compared exactly
-    :returns: the version; 0 where there is no service. Those that were
+    :returns: the version; 0 where there is no service. Services that were
         forced down do not count
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when binary is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when binary is not a text
     """
     require_admin(context, 'service_get_minimum_version')
     validation.check_text('binary', binary)
@@ -365,11 +364,11 @@ def service_destroy(
 
     :param context: an administrator's context
     :param service_id: the id of the row
-    :param force: also while it holds claims, which are freed
-    :raises AdminRequired: when the caller is no administrator
+    :param force: destroy it also while it holds claims, which are released
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceInUse: when it holds claims, and is not forced
+    :raises ServiceInUse: when it holds claims, and force is False
     """
     require_admin(context, 'service_destroy')
     validation.check_text('service_id', service_id)

@@ -1,8 +1,8 @@
-"""The statements of services, and which registration of one holds.
+"""The statements of services, and which registration of a service is valid.
 
 A process that registers raises the number on its service's row: its
-registration. Only the latest one holds, and that only until it is ended, so
-the number tells a process from another one that has taken its place.
+registration. Only the latest registration is valid, and only until it is
+ended, so the number tells a process from another one that has taken its place.
 """
 
 import functools
@@ -34,7 +34,7 @@ _REGISTRATION = sa.bindparam(
 )
 _OPERATION = sa.bindparam('registered_by', type_=TABLE.c.operation.type)
 
-#: what there is to know of a service, to tell whether a registration holds
+#: the columns that tell whether a registration of a service is valid
 ONE = sa.select(
     TABLE.c.id,
     TABLE.c.host,
@@ -44,7 +44,7 @@ ONE = sa.select(
 ).where(TABLE.c.id == SERVICE_ID, LIVING)
 
 _LATEST = TABLE.c.registration == _REGISTRATION
-#: the condition of a service whose registration holds
+#: the condition of a service whose registration is valid
 HOLDS = sa.and_(_LATEST, TABLE.c.unregistered_at.is_(None))
 
 _BEAT = (
@@ -100,10 +100,10 @@ def held(registration: int | None) -> dict[str, object]:
 def beat(
     service_id: str, registration: int | None, *, session: AnySession
 ) -> bool:
-    """Note that a service lives.
+    """Record that a service is alive.
 
     :param service_id: the service
-    :param registration: the one that has to hold; None is any
+    :param registration: the one that has to be valid; None is any
     :param session: an open session
     :returns: whether there is such a service
     """
@@ -115,7 +115,7 @@ def beat(
 
 
 def beat_many(beats: Mapping[str, int | None], *, session: AnySession) -> int:
-    """Note that services live.
+    """Record that services are alive.
 
     :param beats: the id of a service to its registration, or to None
     :param session: an open session
@@ -136,10 +136,11 @@ def beat_many(beats: Mapping[str, int | None], *, session: AnySession) -> int:
 def unregister(
     service_id: str, registration: int | None, *, session: AnySession
 ) -> bool:
-    """Note that a registration of a service has ended.
+    """Record that a registration of a service has ended.
 
     :param service_id: the service
-    :param registration: the one, which has to be the latest; None is any
+    :param registration: the registration, which has to be the latest; None is
+        any
     :param session: an open session
     :returns: whether there is such a service
     """
@@ -156,7 +157,7 @@ def refusal(
     """Return why a service could not be changed.
 
     :param service_id: the service
-    :param registration: the one that had to hold; None is any
+    :param registration: the one that had to be valid; None is any
     :param session: an open session
     """
     row = session.execute(ONE, {'living_service': service_id}).first()
@@ -170,13 +171,13 @@ def check(
     service_id: str,
     registration: int | None,
 ) -> None:
-    """Refuse a service that does not live, or is registered anew.
+    """Refuse a service that was destroyed, or registered anew.
 
     :param row: what ONE has found, if anything
     :param service_id: the service
-    :param registration: the one that has to hold; None is any
+    :param registration: the one that has to be valid; None is any
     :raises ServiceNotFound: when no living service has this id
-    :raises ServiceReplaced: when the registration holds no longer
+    :raises ServiceReplaced: when the registration is no longer valid
     """
     if row is None:
         raise exception.ServiceNotFound(service_id=service_id)
@@ -204,12 +205,12 @@ def register(
 ) -> None:
     """Register: insert a row, or update the living one of this host.
 
-    It leaves the operation's uuid in the row, unless the condition stands
-    against it; then the row stays as it is.
+    It leaves the operation's uuid in the row, unless the condition forbids it;
+    then the row stays as it is.
 
     :param values: column to value; among them host and binary
-    :param only_if_silent_for: how long nobody else may have been seen, in
-        seconds; None is no condition
+    :param only_if_silent_for: for how many seconds no other process may have
+        been seen; None sets no condition
     :param session: an open transaction
     """
     parameters = {
@@ -239,7 +240,7 @@ def _register_statement(
     changes = {
         **{name: given[name] for name in names if name not in identity},
         'updated_at': clock.utcnow(),
-        # What an attempt whose reply was lost has counted is counted.
+        # An attempt whose reply was lost may have raised it already.
         'registration': TABLE.c.registration
         + sa.case((TABLE.c.operation == _OPERATION, 0), else_=1),
         **fixed,

@@ -1,10 +1,10 @@
 """Checks of what callers pass, before any SQL is sent.
 
-The rules follow from the columns: type, length, range, NULL. The servers
-would each answer in their own way: SQLite takes text that is too long,
-MariaDB without strict mode cuts it, PostgreSQL refuses NUL. A type is the very
-one, as plain.py has left it: True is no whole number, and what PyMySQL does
-not know by its type it would send as its name.
+The rules follow from the columns: type, length, range, NULL. Each server would
+answer in its own way: SQLite takes text that is too long, MariaDB without
+strict mode cuts it, PostgreSQL refuses NUL. Types have to match exactly, after
+plain.py: True is not a whole number, and PyMySQL would send a member of an
+enum as its name.
 """
 
 import datetime
@@ -34,7 +34,7 @@ def check_values(
     :param table: the Table that they are for
     :param values: column name to value
     :param settable: the names of the columns that a caller may set
-    :param required: the names of those that must be there
+    :param required: the names of the columns that must be there
     :raises InvalidInput: with the first field that is wrong
     """
     check_dict('values', values)
@@ -53,7 +53,7 @@ def check_values(
 
 
 def check_dict(field: str, value: object) -> None:
-    """Refuse what is no dict.
+    """Refuse a value that is not a dict.
 
     :param field: what to call it in the error
     :param value: the dict
@@ -92,12 +92,13 @@ def check_value(
 
 
 def check_text(field: str, value: object, length: int | None = None) -> None:
-    """Refuse what is no text that every server can store.
+    """Refuse a value that is not a text that every server can store.
 
     :param field: what to call it in the error
     :param value: the text
     :param length: how many characters it may have; None is any number
-    :raises InvalidInput: when it is no text, too long, or cannot be encoded
+    :raises InvalidInput: when it is not a text, is too long, or cannot be
+        encoded
     """
     if type(value) is not str:
         raise _wrong_type(field, value, str)
@@ -115,7 +116,7 @@ def check_text(field: str, value: object, length: int | None = None) -> None:
 
 
 def check_name(field: str, value: object) -> None:
-    """Refuse what is no name: a text, not empty, that columns hold.
+    """Refuse a value that is not a name: a text, not empty, that columns hold.
 
     :param field: what to call it in the error
     :param value: the name
@@ -129,7 +130,7 @@ def check_name(field: str, value: object) -> None:
 def check_whole(
     field: str, value: object, least: int, most: int = _LARGEST_NUMBER
 ) -> None:
-    """Refuse what is no whole number of a range.
+    """Refuse a value that is not a whole number of a range.
 
     :param field: what to call it in the error
     :param value: the number
@@ -138,13 +139,13 @@ def check_whole(
     :raises InvalidInput: when it is something else
     """
     if type(value) is not int or value < least:
-        raise invalid(field, f'{shown(value)} is no number from {least} on')
+        raise invalid(field, f'{shown(value)} is not an integer >= {least}')
     if value > most:
         raise invalid(field, f'it is above {most}')
 
 
 def check_bool(field: str, value: object) -> None:
-    """Refuse what is neither True nor False.
+    """Refuse a value that is neither True nor False.
 
     :param field: what to call it in the error
     :param value: True or False
@@ -155,9 +156,9 @@ def check_bool(field: str, value: object) -> None:
 
 
 def check_batch_size(value: object, field: str = 'batch_size') -> None:
-    """Refuse what is no number of rows to work on at once.
+    """Refuse a value that is not a number of rows to work on at once.
 
-    :param value: a number from 1 on
+    :param value: a positive integer
     :param field: what to call it in the error
     :raises InvalidInput: when it is something else
     """
@@ -165,7 +166,7 @@ def check_batch_size(value: object, field: str = 'batch_size') -> None:
 
 
 def check_registration(value: object, field: str = 'registration') -> None:
-    """Refuse what is no number of a registration.
+    """Refuse a value that is not the number of a registration.
 
     :param value: a number from 0 on; None is none
     :param field: what to call it in the error
@@ -176,12 +177,13 @@ def check_registration(value: object, field: str = 'registration') -> None:
 
 
 def check_beats(field: str, values: object) -> dict[str, int | None]:
-    """Refuse what does not say which services live.
+    """Refuse a value that does not say which services are alive.
 
     :param field: what to call it in the error
     :param values: a list, tuple or set of ids of services, or of pairs of an
         id and a registration
-    :returns: id to registration, or to None; of several the last one
+    :returns: id to registration, or to None; if an id comes twice, the last
+        one
     :raises InvalidInput: when it is something else
     """
     if not isinstance(values, list | tuple | set | frozenset):
@@ -197,7 +199,7 @@ def check_beats(field: str, values: object) -> dict[str, int | None]:
 
 
 def check_seconds(field: str, value: object) -> None:
-    """Refuse what is no number of seconds.
+    """Refuse a value that is not a number of seconds.
 
     :param field: what to call it in the error
     :param value: a number from 0 on; None is none
@@ -208,13 +210,13 @@ def check_seconds(field: str, value: object) -> None:
         return
     if type(value) is not int and type(value) is not float:
         raise invalid(field, f'{shown(value)} is not a number')
-    # A number that is none is not between them either.
+    # NaN is not between them either.
     if not 0 <= value < _HUNDRED_YEARS:
         raise invalid(field, 'it is not between 0 and a hundred years')
 
 
 def check_expiry(field: str, value: Any) -> None:
-    """Refuse what does not say when something expires.
+    """Refuse a value that does not say when something expires.
 
     :param field: what to call it in the error
     :param value: seconds from now, a timedelta, a datetime, or None
@@ -232,15 +234,15 @@ def check_expiry(field: str, value: Any) -> None:
         value = value.total_seconds()
     if type(value) not in (int, float):
         raise invalid(
-            field, f'{shown(value)} is no number, timedelta or datetime'
+            field, f'{shown(value)} is not a number, timedelta or datetime'
         )
-    # A number that is none is not below it either.
+    # NaN is not below it either.
     if not abs(value) < _HUNDRED_YEARS:
         raise invalid(field, 'it is more than a hundred years away')
 
 
 def check_texts(field: str, values: object) -> None:
-    """Refuse what is no list, tuple or set of texts.
+    """Refuse a value that is not a list, tuple or set of texts.
 
     :param field: what to call it in the error
     :param values: the texts
@@ -253,7 +255,7 @@ def check_texts(field: str, values: object) -> None:
 
 
 def check_one_or_more(field: str, values: Any) -> list[str]:
-    """Refuse what is neither a text nor a list of texts.
+    """Refuse a value that is neither a text nor a list of texts.
 
     :param field: what to call it in the error
     :param values: a text, or a list, tuple or set of texts
@@ -279,7 +281,7 @@ def shown(value: object) -> str:
     try:
         return f'{value!r:.100}'
     except Exception:
-        # As of a number of more digits than Python writes.
+        # For example a number of more digits than Python writes.
         return f'this {type(value).__name__}'
 
 

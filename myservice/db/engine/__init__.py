@@ -1,1 +1,1 @@
-"""Connections: engines, pools, what is sent, and what errors mean."""
+"""Connections: engines, pools, the wire, and the meaning of errors."""

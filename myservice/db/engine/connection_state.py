@@ -1,4 +1,4 @@
-"""What state the transaction of a connection is in, and what has failed in it.
+"""The state of a connection's transaction, and the failures in it.
 
 SQLAlchemy rolls back at every return to the pool, after a COMMIT too. Here a
 connection that comes back with its transaction ended sends nothing. The
@@ -31,9 +31,9 @@ _STANDING_AGAINST = 'myservice.standing_against'
 
 
 def watch(engine: sa.Engine) -> None:
-    """Keep the state of each connection of an engine.
+    """Record the state of each connection of an engine.
 
-    :param engine: one whose connections have transactions
+    :param engine: an engine whose connections have transactions
     """
     event.listen(engine, 'engine_connect', mark_ended)
     event.listen(engine, 'begin', mark_open)
@@ -47,18 +47,18 @@ def mark_open(connection: sa.Connection) -> None:
     """Note that a transaction begins."""
     info = connection.info
     info[marks.STATE] = marks.OPEN
-    # Those of sessions before, which would collect errors for ever.
+    # The lists of earlier sessions, which would collect errors for ever.
     info.pop(marks.FAILURES, None)
 
 
 def collect_failures(
     connection: sa.Connection, failures: list[BaseException], commits: bool
 ) -> None:
-    """Let a list have the errors of a connection until the next begin.
+    """Collect the errors of a connection in a list, until the next begin.
 
     :param connection: the connection
     :param failures: the list
-    :param commits: whether whoever has the list commits, and only while it is
+    :param commits: whether the owner of the list commits, and only while it is
         empty
     """
     connection.info.setdefault(marks.FAILURES, []).append(failures)
@@ -105,7 +105,7 @@ def mark_rolled_back(connection: sa.Connection) -> None:
 
 def mark_ended(connection: sa.Connection) -> None:
     """Note that no transaction is open."""
-    # To look at the info of an invalidated connection would reconnect.
+    # Looking at the info of an invalidated connection would reconnect.
     if not connection.invalidated:
         connection.info[marks.STATE] = marks.ENDED
 
@@ -118,7 +118,7 @@ def _roll_back_if_open(
     if state.terminate_only:
         return
     if wire.is_busy(dbapi_connection):
-        # It would wait for the answer, or take it for its own.
+        # A ROLLBACK would wait for the answer, or take it for its own.
         LOG.warning('A connection came back busy, and is closed.')
         record.invalidate()
         return
@@ -128,15 +128,15 @@ def _roll_back_if_open(
         marks.UNKNOWN,
     ):
         return
-    # SQLAlchemy says that it was reset also where a COMMIT was not sent,
-    # because of what a listener has raised.
+    # SQLAlchemy reports a reset also when a COMMIT was not sent because a
+    # listener has raised.
     dbapi_connection.rollback()
     record.info[marks.STATE] = marks.ENDED
 
 
-# Of all engines, and at the front: listeners are called in this order, and
-# those that others have for all engines come before those of one engine. So
-# they, too, see what an error means.
+# For all engines, and at the front: listeners for all engines are called
+# before listeners for one engine, and in this order. So the listeners of
+# others, too, get the translated error.
 @event.listens_for(sa.Engine, 'handle_error', insert=True)
 def _handle_error(context: ExceptionContext) -> BaseException | None:
     engine = context.engine
@@ -151,11 +151,12 @@ def _translate_error(context: ExceptionContext) -> BaseException | None:
     if not connection or connection.closed or connection.invalidated:
         return error
     if purpose.KEY not in connection.get_execution_options():
-        # By this one SQLAlchemy asks the server what it is, on the first one
-        # of an engine. It has no info, and is dropped, whatever it meets.
+        # By this Connection, on the first connection of an engine, SQLAlchemy
+        # asks the server what it is. It has no info, and is dropped in any
+        # case.
         return error
     interrupts.drop_if_busy(context)
-    # COMMIT and ROLLBACK are no statements to SQLAlchemy.
+    # To SQLAlchemy, COMMIT and ROLLBACK are not statements.
     committing = (
         context.statement is None
         and connection.info.get(marks.STATE) == marks.COMMITTING

@@ -4,8 +4,7 @@ Each configuration has up to three engines on the same database: one for
 transactions, one in AUTOCOMMIT for calls that are a single statement, and one
 for read-only transactions, so that no connection changes its mode, which would
 cost round trips. The enginefacade makes them, so ``[database]`` means what
-operators know; what its defaults cost too much is put right by
-plugin.py.
+operators expect; plugin.py corrects its expensive defaults.
 """
 
 import contextlib
@@ -40,9 +39,8 @@ class Engines:
     """The engines of one configuration; each starts at its first use.
 
     :param conf: the ConfigOpts whose [database] group configures them
-    :raises InvalidInput: when conf is something else, has an option that is
-        out of its range, or names a database or a driver that is not
-        supported
+    :raises InvalidInput: when conf is not a ConfigOpts, has an option that is
+        out of its range, or names a database or a driver that is not supported
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -60,7 +58,7 @@ class Engines:
         fork.renew_in_child(self)
 
     def renew(self) -> None:
-        """Begin, in a forked child too, whose engines have pools of its own.
+        """Begin; a forked child begins again, with pools of its own.
 
         Each engine stays the same object: others may listen to it.
         """
@@ -77,21 +75,21 @@ class Engines:
     def url(self) -> sa.URL:
         """The URL of the database; nothing is connected.
 
-        :raises InvalidInput: when it is no URL, or of a database or a driver
-            that is not supported
+        :raises InvalidInput: when it is not a URL, or names a database or a
+            driver that is not supported
         """
         return url_arguments.without_secrets(_url(self.conf, 'connection'))
 
     def get_engine(self, purpose: Purpose) -> sa.Engine:
         """Return the engine of a purpose.
 
-        :param purpose: 'transaction'; 'core' for one of statements only;
-            'autocommit' for a write that is one statement; 'read' for reads;
-            'snapshot' for read-only transactions; 'stale_read' and
+        :param purpose: 'transaction'; 'core' for a transaction of statements
+            only; 'autocommit' for a write that is one statement; 'read' for
+            reads; 'snapshot' for read-only transactions; 'stale_read' and
             'stale_snapshot' for the same on the replica
-        :returns: an engine; on SQLite all forms share one, on a server reads
-            share that of autocommit, and where there is no replica the
-            primary's are as fresh as can be
+        :returns: an engine; on SQLite all purposes share one, on a server
+            reads share the one of autocommit, and without a replica the
+            engines of the primary are used, whose rows are never stale
         :raises InvalidInput: when [database] connection cannot be used
         """
         try:
@@ -141,11 +139,11 @@ class Engines:
         with _url_errors(_option(purpose)):
             facade.configure(**_facade_arguments(self.conf, purpose))
             started: sa.Engine = facade.writer.get_engine()
-        # A handler of a signal that calls may have started it meanwhile.
+        # A signal handler that makes a call may have started it meanwhile.
         if purpose in self._engines:
             return self._engines[purpose]
-        # By the words of a text, which servers have in many languages, it
-        # would translate what errors.py has translated already.
+        # This handler looks for words in texts, which servers have in many
+        # languages, and would translate again what errors.py has translated.
         event.remove(started, 'handle_error', exc_filters.handler)
         self._facades[purpose] = facade
         if purpose in ('autocommit', 'stale_read'):
@@ -156,10 +154,10 @@ class Engines:
         """Return an engine on the same pool, which fires no events.
 
         oslo.db listens to COMMIT and ROLLBACK. Once an engine has a listener,
-        SQLAlchemy looks for those of every event, seven times in a call of
-        one statement, which is a fifth of its CPU. What translates errors
-        listens to the dialect, and stays. SQLite needs its BEGIN, and
-        connection_trace wants to see the statements.
+        SQLAlchemy looks for listeners of every event, seven times in a call of
+        one statement, which is a fifth of its CPU. The translation of errors
+        listens to the dialect, and stays. SQLite needs its listener for BEGIN,
+        and connection_trace has to see the statements.
         """
         trace = self.conf.database.connection_trace
         if trace or not is_server(engine.dialect):
@@ -180,7 +178,7 @@ class Engines:
 
 @contextlib.contextmanager
 def _url_errors(option: str) -> Iterator[None]:
-    """Turn what libraries make of a wrong URL into one error."""
+    """Turn the errors of libraries for a wrong URL into one error."""
     try:
         yield
     except (exc.ArgumentError, ImportError, ValueError) as error:
@@ -198,7 +196,7 @@ def _url(conf: cfg.ConfigOpts, option: str) -> sa.URL:
 
 
 def _text(conf: cfg.ConfigOpts, option: str) -> str | None:
-    # The error says what stands behind the $, which may be a password.
+    # The error quotes the text after the $, which may be a password.
     with contextlib.suppress(cfg.Error):
         text: str | None = conf.database[option]
         return text
@@ -209,7 +207,7 @@ def _text(conf: cfg.ConfigOpts, option: str) -> str | None:
 
 
 def _check_urls(conf: cfg.ConfigOpts) -> None:
-    # That of the replica would be looked at much later.
+    # The URL of the replica would be checked much later.
     _check_url(conf, 'connection')
     if _text(conf, 'slave_connection'):
         _check_url(conf, 'slave_connection')
@@ -221,7 +219,7 @@ def _check_url(conf: cfg.ConfigOpts, option: str) -> None:
         url = url.update_query_string(
             conf.database.connection_parameters or '', append=True
         )
-        # What a plugin takes out of the URL is known when an engine is made.
+        # Only when an engine is made is it known what a plugin takes out.
         if 'plugin' not in url.query:
             url_arguments.of(url)
 
@@ -232,8 +230,8 @@ _engines: Engines | None = None
 def get_engines(context: RequestContext | None = None) -> Engines:
     """Return the engines that a call uses.
 
-    :param context: the caller; without one it is that of the call under way
-    :returns: those that the caller names, else those of configure(), else
+    :param context: the caller; by default that of the current call :returns:
+        the engines that the caller names, else those of configure(), else
         those of the global cfg.CONF
     """
     global _engines
@@ -249,7 +247,7 @@ def get_engines(context: RequestContext | None = None) -> Engines:
 
 
 def get_conf() -> cfg.ConfigOpts:
-    """Return the configuration that the call under way uses."""
+    """Return the configuration that the current call uses."""
     return get_engines().conf
 
 
@@ -259,11 +257,11 @@ def get_engine(
     """Return SQLAlchemy's engine, for what the API has no function for.
 
     Nothing is connected before its first use. A connection of it can be the
-    ``bind`` of a session or a transaction. Close its pool by ``dispose()`` of
-    this module, as others share it.
+    ``bind`` of a session or a transaction. Others share its pool: close it
+    with ``dispose()`` of this module.
 
-    :param context: the caller, whose engines are meant; without one, they are
-        those of the call under way, else the configured ones
+    :param context: the caller, whose engines are used; by default those of the
+        current call, else the configured ones
     :param read_only: whether it is for read-only transactions
     :returns: the engine of transactions
     :raises InvalidInput: when [database] connection cannot be used
@@ -309,10 +307,10 @@ def _facade_arguments(
     parameters = [arguments['connection_parameters'], urlencode(ours)]
     return arguments | {
         'connection': connection,
-        # The facade would connect to it as it starts.
+        # The facade would connect to it when it starts.
         'slave_connection': None,
         'connection_parameters': '&'.join(filter(None, parameters)),
         'sqlite_fk': True,
-        # It sleeps at each return of a connection, for eventlet's sake.
+        # It would sleep at each return of a connection, for eventlet's sake.
         'thread_checkin': False,
     }

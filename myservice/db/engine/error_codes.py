@@ -1,9 +1,10 @@
-"""What each number of a driver's error means: the one table of them.
+"""The meaning of each number of a driver's error, in one table.
 
-They are MySQL's error numbers, SQLSTATE in PostgreSQL, where its first two
-characters stand for a class of errors, and extended result codes in SQLite,
-where the low byte stands for a class. What is not in the table has the meaning
-of the driver's own class. One cause has one type on all databases.
+The numbers are MySQL's error numbers; SQLSTATE in PostgreSQL, where the first
+two characters stand for a class of errors; and extended result codes in
+SQLite, where the low byte stands for a class. A number that is not in the
+table has the meaning of the driver's own class. One cause has one type on all
+databases.
 """
 
 import re
@@ -20,14 +21,14 @@ from myservice.db.engine.error_details import Code
 from myservice.db.engine.error_details import DriverError
 from myservice.db.sql.dialects import Backend
 
-# None is "as if it were not in the table".
+# None means "as if it were not in the table".
 Make = Callable[[DriverError], Exception | None]
 
-# The options by which a server refuses all writes; other ones forbid other
+# The options by which a server refuses all writes; other options forbid other
 # things. Their names are the same in all languages.
 _READ_ONLY_OPTION = re.compile(r'--(?:super[-_])?read[-_]only\b')
 
-# PgBouncer's words; they have changed.
+# PgBouncer's words, of several versions.
 _NO_DATABASE = re.compile('no such database|database .* does not exist')
 _FINAL = re.compile('authentication failed|unsupported startup parameter')
 
@@ -63,8 +64,8 @@ def _read_only(error: DriverError) -> Exception:
 
 
 def _unknown_routine(error: DriverError) -> Exception | None:
-    # A transaction that another Galera node aborted is reported once, by
-    # whatever comes next; a savepoint that it had is then unknown.
+    # When another Galera node aborts a transaction, the next statement, and
+    # only that, gets an error; a savepoint of it is then unknown.
     is_savepoint = ' SAVEPOINT ' in error.statement.upper()
     return _deadlock(error) if is_savepoint else None
 
@@ -75,20 +76,20 @@ def _forbidden_by_option(error: DriverError) -> Exception | None:
 
 
 def _packets_out_of_order(error: DriverError) -> Exception | None:
-    # PyMySQL has no number for it, and this class for nothing else.
+    # PyMySQL has no number for it, but uses this class for nothing else.
     is_internal = isinstance(error.wrapped, exc.InternalError)
     return _lost(error) if is_internal else None
 
 
 def _not_supported(error: DriverError) -> Exception | None:
-    # Its table was altered since the statement was prepared.
+    # The table was altered since the statement was prepared.
     function = error.raised.diag.source_function
     is_stale = function == 'RevalidateCachedQuery'
     return (_lost if is_stale else _unsupported)(error)
 
 
 def _of_protocol(error: DriverError) -> Exception | None:
-    # PgBouncer has one SQLSTATE for all that it refuses, and one language.
+    # PgBouncer refuses everything with one SQLSTATE, and in one language.
     if error.raised.pgconn is not None:
         if _NO_DATABASE.search(error.text):
             return details.postgresql_database(error)
@@ -155,7 +156,7 @@ _POSTGRESQL: dict[Code, Make] = {
     '08P01': _of_protocol,
     **_all(('25P03', '25P04', '57P01', '57P02', '57P04', '57P05'), _lost),
     '40003': _lost,
-    # A pooler has given us a connection that others have prepared for.
+    # A pooler gave us a connection with the prepared statements of others.
     **_all(('26000', '42P05'), _lost),
     '0A000': _not_supported,
     **_all(('53300', '57P03'), _busy),
@@ -164,7 +165,7 @@ _POSTGRESQL: dict[Code, Make] = {
     '53': _no_space,
     '23505': details.postgresql_duplicate,
     **_all(('23001', '23503'), details.postgresql_reference),
-    # Of a class: a constraint stands against it.
+    # Of a class: a constraint forbids it.
     '23': details.postgresql_check,
     **_all(('40002', '44000'), details.postgresql_check),
     '42P01': details.postgresql_table,
@@ -193,16 +194,17 @@ _TABLES: dict[Backend, dict[Code, Make]] = {
     'sqlite': _SQLITE,
 }
 
-# The class that a number is of, where numbers have one.
+# The class of a number, where numbers have classes.
 _CLASSES: dict[Backend, Callable[[Any], Code]] = {
     'postgresql': lambda sqlstate: sqlstate[:2],
     'sqlite': lambda result: result & 0xFF,
 }
 
-# These have rolled the whole transaction back, whatever savepoint they met.
+# These roll the whole transaction back, also inside of a savepoint.
 ENDED: set[Code] = {1213, 1020, 1305, 1614, 3101, '40001', '40P01'}
 
-# Refused, so surely not executed, also where it was COMMIT that was refused.
+# The command was refused, so it was surely not executed, even if it was
+# COMMIT.
 REFUSED: set[Code] = {1047, '26000', '42P05', '0A000'}
 
 

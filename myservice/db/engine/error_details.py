@@ -1,9 +1,9 @@
-"""What a driver's error is about: its table, columns, constraint.
+"""The details of a driver's error: its table, columns, constraint.
 
-PostgreSQL sends most of these as fields of their own. Elsewhere they stand in
-the text, which a server says in the language that it is configured for: so
-texts are read for the names in them, by quotes and positions, never for words.
-SQLite alone has no other languages.
+PostgreSQL sends most of these as separate fields. The other databases have
+them only in the text. A server writes it in its configured language, so names
+are found by quotes and positions, never by words. Only SQLite has a single
+language.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPIModule
 Code = int | str | None
 
 _MYSQL_QUOTED = re.compile(r"(?<![A-Za-z])'(.+?)'(?![A-Za-z])|`(.+?)`")
-# Languages have quotes of their own: "x", »x«, « x », „x“.
+# Languages have different quotes: "x", »x«, « x », „x“.
 _POSTGRESQL_QUOTED = re.compile('["»„«“](.+?)["«»“”]')
 # "Duplicate entry 'value' for key 'key'": the value comes first in all of
 # them, and may have quotes in it.
@@ -39,10 +39,10 @@ _OF_CONSTRAINT = re.compile(
 class DriverError:
     """An error that a driver has raised.
 
-    :param raised: what it has raised
-    :param wrapped: what SQLAlchemy makes of it
-    :param code: what the error is, in the numbers of its backend
-    :param statement: what was sent; empty for COMMIT and a connection
+    :param raised: the error that it has raised
+    :param wrapped: SQLAlchemy's error for it
+    :param code: the number of the error in its backend
+    :param statement: the SQL that was sent; empty for COMMIT and a connection
     :param only_reads: whether it was sent in a read-only transaction
     """
 
@@ -54,7 +54,7 @@ class DriverError:
 
     @property
     def text(self) -> str:
-        """What the server, or the driver, says of it."""
+        """The text of the server, or of the driver."""
         return str(self.raised.args[-1]) if self.raised.args else ''
 
 
@@ -62,7 +62,7 @@ def made(kind: Callable[..., Exception], *arguments: object) -> Exception:
     """Return an error of oslo.db, whose classes have no types.
 
     :param kind: its class
-    :param arguments: those of the class
+    :param arguments: the arguments of the class
     """
     return kind(*arguments)
 
@@ -76,7 +76,7 @@ def mysql_duplicate(error: DriverError) -> Exception:
 
 
 def nameless_duplicate(error: DriverError) -> Exception:
-    """Return the error for a key of which the server says no name."""
+    """Return the error for a key that the server does not name."""
     return made(db_exception.DBDuplicateEntry, None, error.wrapped)
 
 
@@ -117,8 +117,8 @@ def postgresql_reference(error: DriverError) -> Exception:
     found = _POSTGRESQL_KEY.search(detail)
     key = found[1] if found else None
     others = _postgresql_names(_POSTGRESQL_KEY.sub('', detail))
-    # The table that the statement was for: the referring one, or, when its
-    # row goes away, the one that is referred to.
+    # The table of the statement: the referring one, or, when a referred row is
+    # deleted, the one that is referred to.
     named = _postgresql_names(fields.message_primary or '')
     tables = [name for name in named if name not in (referring, constraint)]
     table = tables[0] if tables else referring
@@ -139,7 +139,7 @@ def sqlite_reference(error: DriverError) -> Exception:
 
 
 def mysql_check(error: DriverError) -> Exception:
-    """Return the error for a CHECK; MariaDB names the table, too."""
+    """Return the error for a CHECK; MariaDB also names the table."""
     names = _mysql_names(error.text)
     table = names[-1] if len(names) > 1 else None
     name = names[0] if names else None
@@ -147,7 +147,7 @@ def mysql_check(error: DriverError) -> Exception:
 
 
 def postgresql_check(error: DriverError) -> Exception:
-    """Return the error for a constraint that names itself."""
+    """Return the error for a constraint that the server names."""
     fields = error.raised.diag
     return made(
         db_exception.DBConstraintError,
@@ -168,12 +168,12 @@ def sqlite_check(error: DriverError) -> Exception:
 
 
 def nameless_constraint(error: DriverError) -> Exception:
-    """Return the error for a constraint of which the server says no name."""
+    """Return the error for a constraint that the server does not name."""
     return made(db_exception.DBConstraintError, None, None, error.wrapped)
 
 
 def sqlite_null(error: DriverError) -> Exception:
-    """Return the error for a NULL where none may be."""
+    """Return the error for a NULL that is not allowed."""
     table = _after_colon(error).rpartition('.')[0]
     return made(db_exception.DBConstraintError, table, None, error.wrapped)
 
@@ -216,7 +216,7 @@ def sqlite_database(error: DriverError) -> Exception:
 def constraint(error: DriverError) -> Exception | None:
     """Return the error for a constraint that is not there.
 
-    :returns: None when something else is not there; servers have one number
+    :returns: None when something else does not exist; servers have one number
         for many things
     """
     found = _OF_CONSTRAINT.search(error.statement)

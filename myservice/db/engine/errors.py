@@ -1,16 +1,16 @@
-"""What each error means to a call: the one place that says so.
+"""The meaning of each error for a call, in one place.
 
-Every error of a driver is one of three:
+Every error of a driver has one of three kinds:
 
 - *transient*: the whole transaction may be repeated (``TRANSIENT``);
 - *outcome unknown*: the connection was lost while COMMIT, or a statement that
   commits by itself, was under way (``CommitUnknown``);
 - *permanent*: anything else.
 
-After ``translate`` they have types of ``myservice.exception`` and
-``oslo_db.exception``, by their numbers, which error_codes.py knows. What no
-driver has raised (a time limit, a type of the caller's, a listener) is none of
-our business: it passes as it is.
+``translate`` turns them into types of ``myservice.exception`` and
+``oslo_db.exception``, by their numbers, which are in error_codes.py. An error
+that no driver has raised (a time limit, a type of the caller's, a listener)
+passes unchanged.
 """
 
 import copyreg
@@ -42,8 +42,8 @@ TRANSIENT = (
     exception.StatementInterrupted,
 )
 
-#: what a database that is away, or in trouble, makes of a call, when all
-#: retries are over
+#: the errors of a call when a database is away or in trouble, after all
+#: retries
 DATABASE_ERRORS = (
     db_exception.DBError,
     exception.CommitUnknown,
@@ -66,24 +66,25 @@ _MISSING = (
     db_exception.DBNonExistentDatabase,
 )
 
-# What drivers raise, beside their own errors, for a value they cannot send.
+# Drivers raise these, beside their own errors, for a value they cannot send.
 _BUILT_IN = (UnicodeEncodeError, OverflowError)
 
-# Who calls drivers, which may be written in C: SQLAlchemy, and what we have
-# derived from them.
+# The modules that call drivers, which may be written in C: SQLAlchemy, and our
+# subclasses of drivers.
 _CALLS_DRIVERS = ('sqlalchemy.engine.default', f'{__package__}.')
 
-# What waits for the network below a driver that is written in Python.
+# The modules that wait for the network below a driver written in Python.
 _NETWORK = {'socket', 'ssl', 'gevent', 'eventlet'}
 
 
 class _Untouched(Exception):
-    """Stands for an error that leaves as it is, while SQLAlchemy handles it.
+    """Stands for an error that stays unchanged, while SQLAlchemy handles it.
 
-    SQLAlchemy wraps what it meets before it has called the driver, and raises
-    what a listener returns *from* it, which would make it its own cause.
+    SQLAlchemy wraps an error that comes before the call of the driver, and
+    raises the listener's result *from* it, which would make the error its own
+    cause.
 
-    :param error: what is raised as soon as this is
+    :param error: the error that is raised as soon as this is
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -99,8 +100,8 @@ def translate(context: ExceptionContext) -> BaseException | None:
     """Return what an error means, for ``handle_error``.
 
     :param context: SQLAlchemy's ExceptionContext
-    :returns: an error of myservice.exception or oslo_db.exception for one of
-        a driver; for any other what lets it pass as it is
+    :returns: an error of myservice.exception or oslo_db.exception for an error
+        of a driver; for any other a value that lets it pass unchanged
     """
     raised = context.original_exception
     dialect = context.dialect
@@ -142,13 +143,13 @@ def translate(context: ExceptionContext) -> BaseException | None:
 def taken_by_driver(
     raised: BaseException, dialect: sa.Dialect
 ) -> BaseException | None:
-    """Return what a signal handler has raised, if a driver took it for its.
+    """Return the error of a signal handler, if a driver took it for its own.
 
     PyMySQL takes every OSError for one of the network, also the TimeoutError
     of a signal handler.
 
     :param raised: the error of the driver
-    :param dialect: SQLAlchemy's, which knows the driver
+    :param dialect: SQLAlchemy's dialect, which has the driver
     """
     inner = raised.__context__
     if not isinstance(inner, OSError) or inner.__traceback__ is None:
@@ -161,12 +162,12 @@ def taken_by_driver(
 
 
 def is_typed(error: BaseException) -> bool:
-    """Return whether an error is one of ours, or of oslo.db's."""
+    """Return whether an error has a type of ours or of oslo.db."""
     return isinstance(error, _TYPED)
 
 
 def is_lost(error: BaseException) -> bool:
-    """Return whether the connection was lost, and what was sent with it.
+    """Return whether the connection was lost, and the last command with it.
 
     A server that refuses a command has surely not executed it.
     """
@@ -179,7 +180,8 @@ def is_lost(error: BaseException) -> bool:
 def has_ended_transaction(error: BaseException) -> bool:
     """Return whether an error has rolled back the whole transaction.
 
-    A deadlock or a conflict has; to have waited too long for a lock has not.
+    A deadlock or a conflict does so; a wait for a lock that took too long does
+    not.
     """
     return (
         isinstance(error, db_exception.DBDeadlock)
@@ -201,7 +203,7 @@ def commit_unknown(error: BaseException) -> exception.CommitUnknown:
 def doomed(failure: BaseException) -> exception.TransactionDoomed:
     """Return the error for a transaction in which a statement has failed.
 
-    :param failure: what the statement has raised
+    :param failure: the error of the statement
     """
     return exception.TransactionDoomed(reason=first_line(failure))
 
@@ -221,7 +223,7 @@ def _only_reads(connection: sa.Connection | None) -> bool:
 
 
 def _is_question(context: ExceptionContext) -> bool:
-    # In this way SQLAlchemy marks that it asks whether a table is there.
+    # SQLAlchemy marks in this way that it asks whether a table exists.
     asked = context.execution_context
     return asked is not None and bool(
         asked.execution_options.get('skip_user_error_events')
@@ -247,15 +249,15 @@ def _decide_on_connection(
     if isinstance(
         error, db_exception.DBConnectionError | exception.ServerReadOnly
     ):
-        # Of a read-only server the writer is elsewhere now; new connections
-        # will find it.
+        # If a server became read-only, the writer is elsewhere now; new
+        # connections will find it.
         context.is_disconnect = True
     elif isinstance(code, int):
-        # SQLAlchemy looks for words, too, which may be the caller's.
+        # SQLAlchemy also looks for words, which may be the caller's.
         context.is_disconnect = False
     if has_ended_transaction(error) and _in_savepoint(context.connection):
         # On an invalidated connection SQLAlchemy sends no ROLLBACK TO
-        # SAVEPOINT, which would fail, or worse: find nothing to undo.
+        # SAVEPOINT, which would fail or, worse, find nothing to undo.
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False
 

@@ -1,12 +1,12 @@
-"""Turns: who goes first, among the threads of a process.
+"""Turns: the order in which the threads of a process go.
 
-Nothing in here is locked. A signal handler that raises can leave a thread
-between any two steps, and what it held would then be held for ever; a handler
-or a finalizer can call in the middle of any step, and would wait for what its
-own thread holds. So there is a queue, and whoever is first in it has the turn:
-no other state has to agree with it. Each of its operations that are used here
-is a single step of CPython, and whatever is interrupted between two of them is
-put right by those who wait.
+This module uses no lock. A signal handler that raises can stop a thread
+between any two steps, and a lock would then be held for ever; a handler or a
+finalizer can call in the middle of any step, and would wait for a lock of its
+own thread. So there is a queue, and the first place in it has the turn: no
+other state has to agree with it. Each operation on the queue is a single step
+of CPython, and if a thread is interrupted between two of them, the waiting
+threads correct it.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ import weakref
 from myservice import exception
 from myservice.db.engine import fork
 
-# Whoever waits looks after so many seconds without being told: those who
-# would tell can be interrupted, or garbage.
+# In seconds. Waiting threads look at the queue this often without being told:
+# the thread that should tell them may be interrupted, or its place garbage.
 _LOOK_AGAIN = 0.5
 
 
 class Turns:
-    """A lock that is handed over to the one who has waited longest.
+    """A lock that goes to the thread that has waited longest.
 
-    A ``threading.Lock`` goes to whoever is running when it becomes free, which
-    is mostly the thread that has just released it: the others starve.
+    A ``threading.Lock`` goes to the thread that is running when it becomes
+    free, which is mostly the one that has just released it: the others starve.
 
     :param what: what the turn is for, in words
     """
@@ -41,17 +41,17 @@ class Turns:
         fork.renew_in_child(self)
 
     def renew(self) -> None:
-        """Begin, in a forked child too: who stood there is in the parent."""
+        """Begin with an empty queue; a forked child does so too."""
         self.queue: _Queue = collections.deque()
 
 
 class Place:
     """A place in the queue, for one turn.
 
-    The queue does not keep it alive: it is over when it is left, and also when
-    whoever had it is gone.
+    The queue does not keep it alive: it ends when it is left, and also when
+    its user is garbage.
 
-    :param turns: whose queue
+    :param turns: the queue that it is in
     """
 
     __slots__ = (
@@ -77,12 +77,12 @@ class Place:
         self._waits = True
 
     def take(self, timeout: float) -> bool:
-        """Wait for the turn; ``leave()`` is called after it in any case.
+        """Wait for the turn; call ``leave()`` after it in any case.
 
         :param timeout: how many seconds at most
         :returns: whether it came; if not, the place is left
-        :raises WouldWaitForItself: behind a turn that the caller has, or
-            waits for, as a signal handler that has interrupted that would
+        :raises WouldWaitForItself: when the caller has, or waits for, a turn
+            before this one, as in a signal handler
         """
         self.use()
         self._queue.append(self._ref)
@@ -93,31 +93,31 @@ class Place:
         return True
 
     def use(self) -> None:
-        """Note that the calling thread is who uses it, from now on."""
+        """Note that the calling thread uses the place from now on."""
         self.user = threading.get_ident()
         live = [ref for ref in _used.get() if ref() not in (None, self)]
         _used.set((*live, self._ref))
 
     def leave(self) -> None:
-        """End the turn, or give it up; no harm where that is done."""
+        """End the turn, or give it up; harmless when that is done already."""
         try:
             self._queue.remove(self._ref)
             first = self._queue[0]()
         except (ValueError, IndexError):
-            # It is left, and nobody is to be told.
+            # It is left already, and nobody has to be told.
             return
         if first is not None and first._wake is not None:
             try:
                 first._wake.release()
             except RuntimeError:
-                # It was told before.
+                # It was told already.
                 return
 
     def _wait(self, timeout: float) -> bool:
         self._refuse_to_wait_for_caller()
         started = time.monotonic()
-        # Before it looks whether it is first: whoever leaves after that finds
-        # the lock.
+        # This comes before the look at the queue: a thread that leaves after
+        # that finds the lock.
         self._wake = threading.Lock()
         while not self._is_first():
             left = timeout - self.waited
@@ -132,14 +132,14 @@ class Place:
             first = self._queue[0]
             if first is self._ref or first() is not None:
                 return first is self._ref
-            # Others may have done it.
+            # Another thread may have done it.
             with contextlib.suppress(ValueError):
                 self._queue.remove(first)
         return False
 
     def _refuse_to_wait_for_caller(self) -> None:
         if self._is_behind_caller():
-            # What nobody can use any more may not have been collected yet.
+            # A place that nobody can use any more may not be collected yet.
             gc.collect()
             if self._is_behind_caller():
                 self.leave()
@@ -155,9 +155,9 @@ class Place:
         return False
 
     def _is_of_caller(self) -> bool:
-        # Threads of a pool go on with the work of others, while what they
-        # began for one is used elsewhere: a thread is not enough. But each
-        # piece of work has a Context of its own (asyncio.to_thread, anyio).
+        # A thread of a pool goes on to other work, while what it began is used
+        # elsewhere: so the thread does not identify the user. But each piece
+        # of work has a Context of its own (asyncio.to_thread, anyio).
         return self.user == threading.get_ident() and (
             self._waits or self._ref in _used.get() or _runs_event_loop()
         )
@@ -172,7 +172,8 @@ _used: contextvars.ContextVar[tuple[weakref.ref[Place], ...]] = (
 
 
 def _runs_event_loop() -> bool:
-    # No task goes on while its thread waits, whichever of them it waits for.
+    # While a thread waits, none of its tasks goes on, not even the one that it
+    # waits for.
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,14 +1,15 @@
 """Forks: what a child must not share with its parent.
 
-A child inherits the memory of its parent, but one thread only: locks that the
-others held stay locked, and connections are the parent's, whose server knows
-nothing of a child. So whatever holds locks or connections registers here, and
-begins anew in a child. See https://docs.sqlalchemy.org/core/pooling.html,
-"Using Connection Pools with Multiprocessing or os.fork()".
+A child inherits the memory of its parent, but only one thread: locks that the
+others held stay locked, and connections stay the parent's, as the server
+cannot see that there is a child. So each object with locks or connections
+registers here, and begins anew in a child. See
+https://docs.sqlalchemy.org/core/pooling.html, "Using Connection Pools with
+Multiprocessing or os.fork()".
 """
 
-# A first connection imports it, and a child that is forked in the middle of an
-# import of its parent never gets past it.
+# The first connection imports this. A child that is forked during an import of
+# its parent can never finish that import.
 import encodings.idna  # noqa: F401
 import itertools
 import os
@@ -19,14 +20,14 @@ from typing import Protocol
 
 from myservice import exception
 
-#: of this process; asking the system would be a call in every statement
+#: the id of this process; asking the system would be a call in every statement
 pid = os.getpid()
 
-#: held by whoever does what a fork must not cut in two, such as an import: no
-#: child would ever get past it
+#: held during work that a fork must not cut in two, such as an import, which
+#: the child could never finish
 in_one_piece = threading.RLock()
 
-# How long a fork waits for other threads, in seconds.
+# For how many seconds a fork waits for other threads.
 PATIENCE = 5
 
 
@@ -34,7 +35,7 @@ class Renewable(Protocol):
     """Something that begins anew in a forked child."""
 
     def renew(self) -> None:
-        """Forget what belongs to the parent; called in the child."""
+        """Forget the parent's resources; called in the child."""
 
 
 _numbers = itertools.count()
@@ -42,15 +43,15 @@ _renewables: weakref.WeakValueDictionary[int, Renewable] = (
     weakref.WeakValueDictionary()
 )
 
-# Connections of a parent are never freed: some drivers say goodbye to the
-# server then, on a socket that is the parent's.
+# Connections of a parent are never deallocated: some drivers would then send a
+# goodbye on the parent's socket.
 _parents_connections: list[object] = []
 
 
 def renew_in_child(renewable: Renewable) -> None:
     """Let something begin anew in each forked child.
 
-    What has registered last is renewed first.
+    The object that registered last is renewed first.
 
     :param renewable: the object; it is not kept alive
     """
@@ -58,12 +59,12 @@ def renew_in_child(renewable: Renewable) -> None:
 
 
 class _Hooks:
-    """What Python calls before and after a fork."""
+    """Functions that Python calls before and after a fork."""
 
     _waited = False
 
     def before(self) -> None:
-        """Wait until nobody would be cut in two."""
+        """Wait until the fork cuts no work in two."""
         self._waited = in_one_piece.acquire(timeout=PATIENCE)
 
     def after_in_parent(self) -> None:
@@ -89,15 +90,15 @@ os.register_at_fork(
 
 
 class ParentsConnection:
-    """Stands in a child for the connection of a driver that its parent uses.
+    """Replaces, in a child, a driver's connection that the parent uses.
 
-    Whatever the child asks of it is refused. A rollback, which is how the
-    blocks of the parent end in the child, is none of the child's business.
+    It refuses everything except rollback and close, which do nothing: the
+    blocks of the parent end with a rollback in the child.
 
     :param parent: the process that uses the connection
     """
 
-    # Of SQLite's driver: to the child, there is nothing to roll back.
+    # An attribute of SQLite's driver: the child has nothing to roll back.
     in_transaction = False
 
     def __init__(self, parent: int) -> None:
@@ -114,9 +115,9 @@ class ParentsConnection:
 
 
 def in_use(parent: int) -> exception.TransactionInUse:
-    """Return the error for a child that uses what its parent has begun.
+    """Return the error for a child that uses its parent's transaction.
 
-    :param parent: the process that has begun it
+    :param parent: the process that began it
     """
     return exception.TransactionInUse(
         owner=f'process {parent}', caller=f'process {pid}, forked from it'
@@ -126,14 +127,14 @@ def in_use(parent: int) -> exception.TransactionInUse:
 def leave_to_parent(record: Any, parent: int) -> None:
     """Take a connection of the parent out of SQLAlchemy's hands.
 
-    Nothing is sent, and whoever still has it in the child is refused.
+    Nothing is sent, and the child can no longer use it.
 
     :param record: the entry of a pool, a ConnectionPoolEntry
     :param parent: the process that uses the connection
     """
     proxy = record.fairy_ref and record.fairy_ref()
     _parents_connections.append(record.dbapi_connection)
-    # The pool that it would go back to may be locked for ever.
+    # The pool that it would return to may be locked for ever.
     record.fairy_ref = record.dbapi_connection = None
     if proxy is not None:
         proxy.dbapi_connection = ParentsConnection(parent)

@@ -1,14 +1,13 @@
-"""What an interrupt does to a connection, and what cleaning up must not do.
+"""The effect of interrupts on a connection, and the limits of cleaning up.
 
-An interrupt is whatever is raised in the middle of a statement and is neither
-its result nor an error of the driver: by the handler of a signal (Ctrl-C, a
-time limit), or into a thread. It leaves as it is. A connection that waits for
-an answer is closed, and what may have been committed is noted in the
-interrupt.
+An interrupt is an exception in the middle of a statement that does not come
+from the driver: from the handler of a signal (Ctrl-C, a time limit), or raised
+into a thread. It is not changed. A connection that waits for an answer is
+closed, and the interrupt notes that something may have been committed.
 
 A ROLLBACK that fails does not replace the error that it is sent for. The
-connection is closed instead, which rolls back as well. Only where it is sent
-for no error is its own failure the news.
+connection is closed instead, which rolls back as well. Only when it is sent
+without an error is its own failure raised.
 """
 
 import logging
@@ -30,8 +29,8 @@ from myservice.db.sql.dialects import is_server
 
 LOG = logging.getLogger(__name__)
 
-# Where drivers raise an error of one of these types, or are called, where
-# they are written in C.
+# Modules in which drivers raise an error of one of these types, or are called,
+# if they are written in C.
 _DRIVERS = (
     'myservice.db.engine.sqlite_',
     'myservice.db.engine.wire',
@@ -41,14 +40,14 @@ _DRIVERS = (
 )
 _UNSENDABLE = (ValueError, TypeError, ArithmeticError, LookupError)
 
-# In the ``info`` of a connection: the Connection that rolls back.
+# A key in the ``info`` of a connection: the Connection that rolls back.
 _ROLLING_BACK = 'myservice.rolling_back'
 
 
 def drop_if_busy(context: Any) -> None:
     """Drop a connection that waits for an answer, when an error is handled.
 
-    In SQLite there is none to wait for, and a connection may be the database.
+    SQLite has no answer to wait for, and a connection may be the database.
 
     :param context: SQLAlchemy's ExceptionContext, with a connection that is
         in use
@@ -70,8 +69,8 @@ def drop_if_busy(context: Any) -> None:
 def _may_have_taken_effect(context: Any, busy: bool) -> bool:
     connection, execution = context.connection, context.execution_context
     if execution is None:
-        # Without a statement it is the end of a transaction; with one, what
-        # is to be sent was not made of it yet.
+        # Without a statement it is the end of a transaction; with one, the SQL
+        # to send was not made yet.
         ends = context.statement is None
         return ends and marks.COMMITTER in connection.info
     options = connection.get_execution_options()
@@ -88,7 +87,7 @@ def _may_have_taken_effect(context: Any, busy: bool) -> bool:
 def _was_sent(error: BaseException, executed: bool) -> bool:
     """Return whether the driver may have sent what it executes.
 
-    What it cannot send, of which it complains itself, it has not.
+    It has not sent a value for which it raised an error itself.
     """
     within, own = executed, False
     step = error.__traceback__
@@ -101,14 +100,14 @@ def _was_sent(error: BaseException, executed: bool) -> bool:
 
 
 def cancel(dbapi_connection: DBAPIConnection, *_: object) -> None:
-    """Let the server stop what nobody waits for; listens to invalidate."""
+    """Let the server stop the statement, when a connection is invalidated."""
     wire.cancel(dbapi_connection)
 
 
 def let_the_first_error_win(engine: sa.Engine) -> None:
     """Guard each ROLLBACK, and each ROLLBACK TO SAVEPOINT, of an engine.
 
-    :param engine: one on a server
+    :param engine: an engine on a server
     """
     dialect = engine.dialect
     event.listen(engine, 'rollback', _remember)
@@ -117,8 +116,8 @@ def let_the_first_error_win(engine: sa.Engine) -> None:
 
 
 def _remember(connection: sa.Connection) -> None:
-    # The dialect is given what the Connection holds; with that closed, but
-    # not with the Connection told, it could not be used again.
+    # The dialect gets the driver's connection. If only that was closed, and
+    # not the Connection invalidated, the Connection could not be used again.
     if not connection.invalidated:
         connection.info[_ROLLING_BACK] = weakref.ref(connection)
 
@@ -152,11 +151,11 @@ def _close(
     connection: sa.Connection | sa.pool.PoolProxiedConnection,
     error: Exception,
 ) -> None:
-    # To look at the info of a Connection that is invalidated would reconnect.
+    # Looking at the info of a Connection that is invalidated would reconnect.
     if not isinstance(connection, sa.Connection):
         remembered = connection.info.pop(_ROLLING_BACK, None)
         owner = remembered and remembered()
-        # Not one that had it before, and is kept by who has given it back:
+        # Not an earlier Connection that gave it back and is still referenced:
         # the engine of Core sessions fires no events.
         if owner and not owner.closed and owner.connection is connection:
             connection = owner

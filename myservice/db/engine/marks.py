@@ -3,11 +3,11 @@
 #: of the transaction: one of the four below
 STATE = 'myservice.state'
 OPEN, COMMITTING, ENDED = 'open', 'committing', 'ended'
-#: somebody may use it past SQLAlchemy's Connection, by raw_connection()
+#: somebody may use it without SQLAlchemy's Connection, by raw_connection()
 UNKNOWN = 'unknown'
 
 #: the operation whose COMMIT is sent
 COMMITTER = 'myservice.committer'
 
-#: the lists that sessions want the errors of its statements in
+#: the lists in which sessions collect the errors of its statements
 FAILURES = 'myservice.failures'

@@ -11,21 +11,21 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from myservice.db.engine import shape
 from myservice.db.engine import wire
 
-# Parameters of the URL that say something about TLS, or name a file that may.
+# Parameters of the URL that configure TLS, or name a file that may.
 _ABOUT_TLS = ('ssl', 'read_default')
 
 
 class Shape(shape.ServerShape):
-    """That of PyMySQL."""
+    """The shape for PyMySQL."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
         arguments = self.arguments
         # oslo.db's "utf8" is MySQL's name for the part of UTF-8 that has no
-        # emoji. It looks at the URL; so must we, or we would overrule it.
+        # emoji. It looks at the URL; so must we, or we would override it.
         if 'charset' not in url.query:
             arguments['charset'] = 'utf8mb4'
-        # PyMySQL would take it for latin1, where servers have it in UTF-8.
+        # PyMySQL would encode it as latin1, but servers have it in UTF-8.
         if url.password and not url.password.isascii():
             arguments['password'] = url.password.encode()
         # PyMySQL waits for ever by default, and its connect timeout does
@@ -38,7 +38,7 @@ class Shape(shape.ServerShape):
             if name not in url.query:
                 arguments[name] = int(self.option(option))
         if self.purpose == 'migration':
-            # A server that dies is noticed by the keepalive of TCP.
+            # The keepalive of TCP notices a server that dies.
             arguments['read_timeout'] = None
 
     def listen(self, engine: sa.Engine) -> None:
@@ -53,19 +53,19 @@ class Shape(shape.ServerShape):
 
     @staticmethod
     def only_read(dbapi_connection: DBAPIConnection, _: object) -> None:
-        """Let a new connection refuse to write."""
+        """Make a new connection refuse writes."""
         dbapi_connection.query('SET SESSION TRANSACTION READ ONLY')
 
 
 def _connect_pymysql(
     engine: sa.Engine, one_context: bool
 ) -> Callable[..., DBAPIConnection]:
-    """Return what connects PyMySQL as by default, but with one TLS context.
+    """Return a connect function like PyMySQL's, but with one TLS context.
 
-    Its default is TLS if the server has it, and no verification. Yet it reads
-    the machine's CA certificates for each connection, which takes 20 ms. It
-    accepts a context, too, but then TLS is a must; so we put ours where it
-    puts its own. A URL that says something about TLS is left to it: the files
+    PyMySQL's default is TLS if the server has it, and no verification. Yet it
+    reads the machine's CA certificates for each connection, which takes 20 ms.
+    It also accepts a context, but then requires TLS; so we put ours where it
+    puts its own. PyMySQL itself handles a URL that configures TLS: the files
     that are named there may change.
     """
     make = wire.pymysql_connection(engine.dialect)

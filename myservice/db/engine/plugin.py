@@ -1,8 +1,8 @@
-"""How an engine is shaped, by public hooks of SQLAlchemy.
+"""Shapes an engine, by public hooks of SQLAlchemy.
 
 ``EnginePlugin`` is loaded by the URL parameter ``plugin=myservice``, which
-engines.py adds. It puts right what the defaults of oslo.db and SQLAlchemy
-cost: pings, double rollbacks, connections that are not pooled.
+engines.py adds. It avoids the costs of the defaults of oslo.db and SQLAlchemy:
+pings, double rollbacks, connections that are not pooled.
 """
 
 import weakref
@@ -52,13 +52,13 @@ class EnginePlugin(CreateEnginePlugin):
         self._records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
         # One ping before each call would be a third of its round trips.
         kwargs['pool_pre_ping'] = False
-        # connection_state.py knows better when a ROLLBACK is due.
+        # connection_state.py decides when a ROLLBACK is needed.
         kwargs['pool_reset_on_return'] = None
         kwargs['poolclass'] = pools.Pool
         self._shape = _SHAPES[dialects.backend_of(url)](url, kwargs)
 
     def update_url(self, url: sa.URL) -> sa.URL:
-        """Take our parameters out of the URL; the driver knows none."""
+        """Take our parameters out of the URL; the driver would refuse them."""
         ours = [purpose.KEY, *(f'myservice_{name}' for name in self.OPTIONS)]
         if self._purpose == 'migration':
             ours.append('read_timeout')
@@ -69,7 +69,7 @@ class EnginePlugin(CreateEnginePlugin):
         return url_arguments.without_secrets(url)
 
     def engine_created(self, engine: sa.Engine) -> None:
-        """Listen to the events by which we do less than the defaults."""
+        """Listen to the events that let us do less than the defaults."""
         self._engine = weakref.ref(engine)
         fork.renew_in_child(self)
         event.listen(engine, 'do_connect', self._note_record)

@@ -1,10 +1,10 @@
 """Whether psycopg may prepare statements: not behind a pooler.
 
 A pooler such as PgBouncer gives each transaction a connection of the server
-that others have used. What psycopg has prepared on one is not there on the
-next one, or, worse, has the name of what another client has prepared: the
-server would execute that, and nobody would notice. So nothing is prepared
-there, unless the URL says prepare_threshold.
+that others have used. A statement that psycopg has prepared on one does not
+exist on the next one, or, worse, has the name of another client's statement:
+the server would execute that, and nobody would notice. So nothing is prepared
+behind a pooler, unless the URL sets prepare_threshold.
 """
 
 import logging
@@ -17,31 +17,32 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 LOG = logging.getLogger(__name__)
 
-# A statement that is not there, and one that is there already.
+# A prepared statement does not exist; one exists already.
 _OF_OTHERS = ('26000', '42P05')
 
 
 class _Preparing:
-    """What is known of the server of one engine."""
+    """Whether the server of one engine can prepare statements."""
 
     def __init__(self) -> None:
         self._allowed = True
 
     def look(self, connection: DBAPIConnection, _: object) -> None:
-        """See who is at the other end of the first connection."""
+        """Check whether the first connection is to a server or a pooler."""
         if not self._allowed or _is_of_server(connection):
             return
         LOG.info('There is a pooler: no statements are prepared.')
         self._allowed = False
 
     def tell(self, connection: DBAPIConnection, _: object) -> None:
-        """Tell a new connection, the first one too."""
-        # Those that were made meanwhile have waited for the first one here.
+        """Configure a new connection, including the first one."""
+        # Connections that were made meanwhile have waited for the first one
+        # here.
         if not self._allowed:
             connection.prepare_threshold = None
 
     def note_error(self, context: ExceptionContext) -> None:
-        """Believe a server that does not know what was prepared."""
+        """Stop preparing when a server does not have a prepared statement."""
         code = getattr(context.original_exception, 'sqlstate', None)
         if code in _OF_OTHERS and self._allowed:
             LOG.warning(
@@ -53,7 +54,7 @@ class _Preparing:
 def prepare_where_possible(engine: sa.Engine) -> None:
     """Let an engine prepare statements unless there is a pooler.
 
-    :param engine: of psycopg; its pool renews itself after an error
+    :param engine: an engine of psycopg; its pool renews itself after an error
     """
     preparing = _Preparing()
     event.listen(engine, 'first_connect', preparing.look)
@@ -62,8 +63,8 @@ def prepare_where_possible(engine: sa.Engine) -> None:
 
 
 def _is_of_server(connection: Any) -> bool:
-    # A pooler gives its clients numbers of its own, by which it knows what
-    # they want to cancel.
+    # A pooler gives its clients numbers of its own, to find the statements
+    # that they want to cancel.
     autocommit, connection.autocommit = connection.autocommit, True
     try:
         with connection.cursor() as cursor:

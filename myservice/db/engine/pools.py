@@ -7,7 +7,7 @@ from myservice import exception
 
 
 class Pool(pool.QueuePool):
-    """SQLAlchemy's pool, whose timeout says how many connections are held."""
+    """SQLAlchemy's pool; its timeout tells how many connections are in use."""
 
     #: whether a fork has cut off the first connection of the engine, which
     #: makes the engine unusable in the child
@@ -16,7 +16,7 @@ class Pool(pool.QueuePool):
     def connect(self) -> pool.PoolProxiedConnection:
         """Check out a connection.
 
-        :raises PoolTimeout: when none became free
+        :raises PoolTimeout: when no connection became free
         """
         try:
             return super().connect()

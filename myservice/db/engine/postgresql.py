@@ -10,15 +10,15 @@ from myservice.db.engine import shape
 
 
 class Shape(shape.ServerShape):
-    """That of psycopg."""
+    """The shape for psycopg."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
         arguments = self.arguments
         if 'connect_timeout' not in url.query:
             arguments['connect_timeout'] = int(self.option('connect_timeout'))
-        # libpq has no read timeout; this one notices a dead host, in
-        # milliseconds, but not a server that is alive and paused.
+        # In milliseconds. libpq has no read timeout; this one notices a host
+        # that is down, but not a server that is paused.
         if 'tcp_user_timeout' not in url.query:
             arguments['tcp_user_timeout'] = int(
                 self.option('read_timeout') * 1000
@@ -32,6 +32,6 @@ class Shape(shape.ServerShape):
 
     @staticmethod
     def only_read(dbapi_connection: DBAPIConnection, _: object) -> None:
-        """Let a new connection refuse to write."""
-        # psycopg sends it with its BEGIN.
+        """Make a new connection refuse writes."""
+        # psycopg sends this with its BEGIN.
         dbapi_connection.read_only = True

@@ -1,4 +1,4 @@
-"""What engines are for: the one table of it."""
+"""The purposes of engines, in one table."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -17,7 +17,7 @@ Purpose = Literal[
     # the last two, on the replica
     'stale_read',
     'stale_snapshot',
-    # whose statements may take hours
+    # statements that may take hours
     'migration',
 ]
 
@@ -28,12 +28,13 @@ KEY = 'myservice_purpose'
 class Traits(NamedTuple):
     """How the connections of an engine differ from those of others.
 
-    On SQLite a purpose is no mode of a connection, so one engine serves them
+    On SQLite a purpose is not a mode of a connection, so one engine serves
     all. A deferred transaction that reads first and then writes would fail at
     once if another one wrote in between.
 
-    :param isolation_level: on a server
-    :param sqlite_begin: what SQLite is told at the beginning; '' is nothing
+    :param isolation_level: the isolation level on a server
+    :param sqlite_begin: the statement that begins a transaction in SQLite; ''
+        is none
     :param writes: whether it takes turns with the other writers of SQLite
     """
 
@@ -50,7 +51,7 @@ TRAITS: dict[str, Traits] = {
     'migration': Traits('READ COMMITTED', '', False),
 }
 
-#: what serves those whom stale rows would do, where there is no replica
+#: the engines that replace those of the replica where there is none
 ON_PRIMARY: dict[Purpose, Purpose] = {
     'stale_read': 'read',
     'stale_snapshot': 'snapshot',
@@ -60,7 +61,7 @@ ON_PRIMARY: dict[Purpose, Purpose] = {
 def is_autocommit(options: Mapping[str, object]) -> bool:
     """Return whether execution options ask for AUTOCOMMIT.
 
-    :param options: those of a connection of ``get_engine()``
+    :param options: the options of a connection of ``get_engine()``
     """
-    # SQLAlchemy does not heed the case.
+    # SQLAlchemy ignores the case.
     return str(options.get('isolation_level')).upper() == 'AUTOCOMMIT'

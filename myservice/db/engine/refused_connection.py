@@ -1,9 +1,9 @@
-"""Why PostgreSQL has refused a connection.
+"""The reason why PostgreSQL has refused a connection.
 
-libpq has no SQLSTATE for a connection that did not come about, only a text,
-in the language of the server. But it traces what travels, and there the
-SQLSTATE is. So who is refused asks once more, and takes that for the reason
-if the text is the same; the same text is not asked about again.
+libpq has no SQLSTATE for a connection that failed, only a text, in the
+language of the server. But it can trace the protocol, which has the SQLSTATE.
+So after a refusal we connect once more with a trace, and use its SQLSTATE if
+the text is the same; for the same text we do this only once.
 """
 
 import functools
@@ -32,7 +32,7 @@ def sqlstate(error: DBAPIModule.Error, psycopg: Any) -> str | None:
 
     :param error: the psycopg.OperationalError
     :param psycopg: the driver
-    :returns: None where none was sent, or where none can be had
+    :returns: None if none was sent, or if it cannot be found
     """
     refused = error.pgconn
     if refused is None or _SEVERITY not in str(error):
@@ -51,14 +51,14 @@ def sqlstate(error: DBAPIModule.Error, psycopg: Any) -> str | None:
 
 
 def needs_password(error: DBAPIModule.Error) -> bool:
-    """Return whether a server asked for a password, and there is none.
+    """Return whether a server asked for a password that is missing.
 
     :param error: the psycopg.OperationalError
     """
     return error.pgconn is not None and bool(error.pgconn.needs_password)
 
 
-# An answer depends on nothing but the text. LookupErrors are not kept.
+# The answer depends only on the text. LookupErrors are not kept.
 @functools.lru_cache(maxsize=128)
 def _ask(text: str, arguments: str, psycopg: DBAPIModule) -> str:
     connection = psycopg.pq.PGconn.connect_start(arguments.encode())
@@ -79,7 +79,7 @@ def _trace(connection: 'PGconn', psycopg: DBAPIModule) -> bytes:
         try:
             connection.trace(file.fileno())
         except psycopg.NotSupportedError:
-            # It is there on Linux only.
+            # This exists on Linux only.
             return b''
         try:
             _poll(connection, psycopg.pq.PollingStatus)

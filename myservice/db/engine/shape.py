@@ -1,4 +1,4 @@
-"""What the shapes of engines have in common, whatever their database is."""
+"""The common parts of the shapes of engines, for all databases."""
 
 import time
 from collections.abc import Callable
@@ -21,9 +21,9 @@ _RETURNED_AT = 'myservice.returned_at'
 
 
 class Shape:
-    """What an engine is made with, and listens to, on one database.
+    """The arguments and the listeners of an engine, on one database.
 
-    :param url: that of the engine, with the parameters of EnginePlugin
+    :param url: the URL of the engine, with the parameters of EnginePlugin
     :param kwargs: the arguments of create_engine(), which are changed
     """
 
@@ -43,7 +43,7 @@ class Shape:
 
 
 class ServerShape(Shape):
-    """That on a server, over a network."""
+    """The shape for a server, over a network."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
@@ -89,12 +89,12 @@ class ServerShape(Shape):
                 failure = error
             taken = errors.taken_by_driver(failure, engine.dialect)
             if taken is None and wire.is_busy(dbapi_connection):
-                # Cleaning up after an interrupt, the ping has failed.
+                # The ping failed while cleaning up after an interrupt.
                 taken = failure.__context__
             if taken is not None:
                 raise taken
-            # What killed this connection (a restart, a failover) has most
-            # likely killed the other idle ones too.
+            # The event that ended this connection (a restart, a failover) has
+            # most likely ended the other idle ones too.
             raise exc.InvalidatePoolError() from failure
 
         return ping_if_idle

@@ -18,8 +18,8 @@ from myservice.db.engine import shape
 from myservice.db.engine import sqlite_connection
 from myservice.db.engine import sqlite_url
 
-# oslo.db's own: its listener sends a deferred BEGIN to SQLite, in AUTOCOMMIT
-# too, unless it finds this mark, so ours, which runs first, always leaves it.
+# A mark of oslo.db: without it, oslo.db's listener sends a deferred BEGIN to
+# SQLite, in AUTOCOMMIT too. So our listener, which runs first, always sets it.
 _OSLO_DB_HAS_BEGUN = 'in_transaction'
 
 
@@ -35,7 +35,7 @@ class MemoryPool(pools.Pool):
     def connect(self) -> pool.PoolProxiedConnection:
         """Check the connection out, in turn.
 
-        :raises PoolTimeout: when it did not become free
+        :raises PoolTimeout: when the connection did not become free
         :raises WouldWaitForItself: when the caller has it already
         """
         place = fair_lock.Place(self._turns)
@@ -52,7 +52,7 @@ class MemoryPool(pools.Pool):
 
 
 class Shape(shape.Shape):
-    """That of the driver of Python's own library."""
+    """The shape for the driver of Python's standard library."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
@@ -63,11 +63,11 @@ class Shape(shape.Shape):
         if 'timeout' in url.query:
             self._busy_timeout = float(str(url.query['timeout']))
         arguments['timeout'] = self._busy_timeout
-        # oslo.db has given no sizes: it would open the file at each call.
+        # oslo.db sets no sizes, and would open the file at each call.
         file = sqlite_url.file_of(url)
         if file is None:
-            # The connection is the database: there is one, it is lent to one
-            # caller at a time, and it is never replaced.
+            # The connection is the database: there is only one, one caller has
+            # it at a time, and it is never replaced.
             kwargs['poolclass'] = MemoryPool
             kwargs['pool_size'] = 1
             kwargs['max_overflow'] = 0
@@ -120,9 +120,9 @@ class Shape(shape.Shape):
     def _use_write_ahead_log(
         self, dbapi_connection: DBAPIConnection, _: object
     ) -> None:
-        # Readers do not wait for the writer, nor he for them. The file keeps
-        # the mode, so only the first connection ever changes it; while it
-        # does, SQLite tells others "locked" without heeding their timeout.
+        # Readers do not wait for the writer, nor the writer for them. The file
+        # keeps the mode, so only the first connection ever changes it; while
+        # it does, SQLite tells others "locked" and ignores their timeout.
         give_up = time.monotonic() + self._busy_timeout
         while True:
             try:
@@ -142,7 +142,7 @@ def _driver_of(connection: sa.Connection) -> Any:
 
 
 def _end_turn(_: sa.Connection, cursor: DBAPICursor, *__: object) -> None:
-    # A statement that has committed by itself has ended what it was for.
+    # A statement that commits by itself has ended the transaction.
     driver = cursor.connection
     if driver.place is not None and not driver.in_transaction:
         driver.end_turn()
@@ -151,7 +151,7 @@ def _end_turn(_: sa.Connection, cursor: DBAPICursor, *__: object) -> None:
 def _roll_back(
     dbapi_connection: DBAPIConnection, record: object, state: object
 ) -> None:
-    # What was begun by hand is not known to SQLAlchemy.
+    # SQLAlchemy does not see a transaction that was begun by hand.
     if dbapi_connection.in_transaction:
         dbapi_connection.roll_back_all()
 

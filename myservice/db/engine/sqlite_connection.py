@@ -1,6 +1,6 @@
-"""The connections of SQLite's driver, which know whose turn it is.
+"""The connections of SQLite's driver, which take turns.
 
-A turn hangs on the driver's connection, since all that can happen to it
+A turn belongs to the driver's connection, because everything that can end it
 arrives there: COMMIT and ROLLBACK, by SQLAlchemy or by hand, a connection that
 is invalidated, detached, closed, or dropped and collected.
 """
@@ -17,8 +17,7 @@ from oslo_db import exception as db_exception
 from myservice.db.engine import fair_lock
 from myservice.db.engine import sqlite_driver
 
-# In seconds. To tell SQLite that it may wait for less than that less is not
-# worth the statement.
+# In seconds. A smaller change of SQLite's timeout is not worth the statement.
 _SHORT = 0.1
 
 
@@ -29,13 +28,13 @@ class Connection(sqlite_driver.Connection):
     _only_reads = False
 
     def only_read(self) -> None:
-        """Let SQLite refuse all writes, until it is given back."""
+        """Make SQLite refuse all writes, until the end of the turn."""
         if not self._only_reads:
             self._only_reads = True
             self.execute('PRAGMA query_only = ON').close()
 
     def cursor(self, *args: Any) -> Any:
-        """Return a cursor; whoever asks for one is who uses the connection."""
+        """Return a cursor; the calling thread now uses the connection."""
         if self.place is not None and self.place.user != get_ident():
             self.place.use()
         return super().cursor(*args)
@@ -48,14 +47,14 @@ class Connection(sqlite_driver.Connection):
             self.leave_place()
 
     def leave_place(self) -> None:
-        """End the turn, whatever is open."""
+        """End the turn, even if a transaction is open."""
         place = self.place
         if place is not None:
             place.leave()
             self.place = None
 
     def roll_back_all(self) -> None:
-        """Roll back, also what the driver would leave to its user."""
+        """Roll back, also a transaction that the driver leaves to its user."""
         if sys.version_info >= (3, 12):
             self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
         self.rollback()
@@ -67,9 +66,9 @@ class Connection(sqlite_driver.Connection):
             self._only_reads = False
         if sys.version_info >= (3, 12):
             self.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
-        # SQLAlchemy takes another isolation level back to that of the driver,
-        # where a statement in AUTOCOMMIT would not be committed. To set this
-        # commits; but by now it is rolled back.
+        # SQLAlchemy resets another isolation level to the driver's default,
+        # where a statement in AUTOCOMMIT would not be committed. Setting this
+        # commits; but the transaction is already rolled back.
         self.isolation_level = None
         if self.place is not None:
             self.leave_place()
@@ -84,10 +83,10 @@ class FileConnection(Connection):
     def take_turn(self, turns: fair_lock.Turns, timeout: float) -> None:
         """Wait for the turn to write.
 
-        :param turns: those of the file
-        :param timeout: how many seconds at most; of these, SQLite gets what
-            is left to wait for the writers of other processes
-        :raises DBDeadlock: when it did not come
+        :param turns: the turns of the file
+        :param timeout: how many seconds at most; SQLite may use the rest of it
+            to wait for writers of other processes
+        :raises DBDeadlock: when the turn did not come
         :raises WouldWaitForItself: when the caller has it already
         """
         self._busy_timeout = timeout
@@ -111,8 +110,8 @@ class FileConnection(Connection):
         try:
             super().commit()
         finally:
-            # To SQLAlchemy it is over in any case; to SQLite a transaction
-            # that breaks a deferred foreign key is not.
+            # For SQLAlchemy the transaction is over in any case; for SQLite it
+            # is not if it breaks a deferred foreign key.
             if self.in_transaction:
                 self.rollback()
             self.end_turn()
@@ -134,7 +133,7 @@ _turns: weakref.WeakValueDictionary[str, fair_lock.Turns] = (
 
 
 def turns_of(path: str) -> fair_lock.Turns:
-    """Return the turns of those who write to a file, by whatever engine."""
+    """Return the turns of all writers to a file, whichever engine they use."""
     new = fair_lock.Turns(
         'the lock of the one writer that SQLite has at a time'
     )

@@ -1,15 +1,15 @@
 """SQLite's driver, for processes that fork.
 
-SQLite keeps its locks on a file in tables of the process, which a forked child
-inherits: it would take locks for held that nobody holds, and wait for others
-that nobody gives back. Writes are lost, without an error, where both processes
-use the file. So no thread is inside of the library while a process forks, and
-the child closes what it has inherited before it opens anything. See
-https://www.sqlite.org/howtocorrupt.html, "Carrying an open database
+SQLite records its locks on a file in tables of the process, which a forked
+child inherits: the child would believe that it has locks which it has not, and
+wait for locks that nobody releases. Writes are lost, without an error, if both
+processes use the file. So no thread is inside of the library while a process
+forks, and the child closes all inherited connections before it opens anything.
+See https://www.sqlite.org/howtocorrupt.html, "Carrying an open database
 connection across a fork()".
 
-That a child closes a connection in the middle of its parent's transaction is
-harmless, as nothing of that is in the file before COMMIT.
+It is harmless that a child closes a connection in the middle of its parent's
+transaction, as nothing of that is in the file before COMMIT.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from typing import TypeVar
 from myservice import exception
 from myservice.db.engine import fork
 
-# For how long each statement may keep all others waiting for a fork, and then
-# all of them go on, in seconds.
+# In seconds. How long a fork waits for one statement while it keeps all others
+# waiting; then all of them go on.
 _SHORT = 0.02
 
 
@@ -66,13 +66,13 @@ class Cursor(sqlite3.Cursor):
 
 
 class _Dropped(Cursor):
-    """A cursor that its user may drop: that resets its statement, in SQLite.
+    """A cursor that its user may drop, which resets its statement.
 
-    SQLAlchemy closes its own.
+    SQLAlchemy closes its own cursors.
     """
 
     def __del__(self) -> None:
-        # Its connection may have been closed, and it with it.
+        # Its connection may have been closed, and the cursor with it.
         with contextlib.suppress(sqlite3.ProgrammingError):
             self.close()
 
@@ -89,7 +89,8 @@ class Connection(sqlite3.Connection):
             _forks.refuse_to_open()
             super().__init__(*args, **kwargs)
             _forks.open.add(self)
-        # What does not fit into memory would be written before COMMIT.
+        # Otherwise changes that do not fit into memory are written before
+        # COMMIT.
         self.execute('PRAGMA cache_spill = OFF')
 
     def cursor(self, factory: type[Cursor] = Cursor) -> Cursor:  # type: ignore[override]
@@ -154,12 +155,12 @@ class _Forks:
         """Wait until no thread is inside of SQLite, and keep them out."""
         until = time.monotonic() + fork.PATIENCE
         while not self._take_all() and time.monotonic() < until:
-            # Somebody may be waiting for the lock of one who is kept out.
+            # A thread may be waiting for a lock of a thread that is kept out.
             self.after_in_parent()
             time.sleep(_SHORT)
 
     def _take_all(self) -> bool:
-        # Those that are just being opened count, too.
+        # Connections that are just being opened count, too.
         taken = self._take(fork.in_one_piece)
         for connection in list(self.open):
             taken = self._take(connection.inside) and taken
@@ -182,8 +183,8 @@ class _Forks:
         self._was_busy |= len(at_rest) < len(self.open)
         self.open.clear()
         self.after_in_parent()
-        # Beside this thread: what a thread of the parent was doing past our
-        # cursors may hold a lock of the library for ever.
+        # In another thread: a thread of the parent that used SQLite without
+        # our cursors may hold a lock of the library for ever.
         closing = threading.Thread(
             target=self._close, args=(at_rest,), daemon=True
         )
@@ -196,7 +197,7 @@ class _Forks:
             try:
                 connection.close()
             except sqlite3.Error:
-                # It insists on the thread that has opened it.
+                # It can only be closed in the thread that opened it.
                 self._was_busy = True
 
 

@@ -1,9 +1,8 @@
-"""What a URL of SQLite names: a file, or a database in memory.
+"""URLs of SQLite, which name a file or a database in memory.
 
 SQLite has URIs of its own, with parameters: https://www.sqlite.org/uri.html.
-SQLAlchemy writes ``file:/path?mode=ro`` as
-``sqlite:////path``, or, with all that a URI can say, as
-``sqlite:///file:/path?mode=ro&uri=true``.
+SQLAlchemy writes ``file:/path?mode=ro`` as ``sqlite:////path``, or, with all
+parameters of a URI, as ``sqlite:///file:/path?mode=ro&uri=true``.
 """
 
 import os
@@ -11,7 +10,7 @@ from urllib import parse
 
 import sqlalchemy as sa
 
-# What sqlite3.connect() takes. The rest are parameters of the URI.
+# The parameters of sqlite3.connect(). The rest are parameters of the URI.
 _OF_DRIVER = (
     'uri',
     'timeout',
@@ -20,7 +19,7 @@ _OF_DRIVER = (
     'cached_statements',
 )
 _OF_URI = ('mode', 'cache', 'immutable', 'psow', 'vfs')
-# SQLite takes another value of these for false, in silence.
+# SQLite silently takes another value of these for false.
 _VALUES = {
     'mode': ('ro', 'rw', 'rwc', 'memory'),
     'cache': ('private', 'shared'),
@@ -53,7 +52,7 @@ def file_of(url: sa.URL) -> str | None:
 
 
 def absolute(url: sa.URL) -> sa.URL:
-    """Return a URL that names the same file wherever the process goes."""
+    """Return a URL that names the same file in any working directory."""
     file = file_of(url)
     if file is None or not _is_uri(url):
         return url
@@ -61,7 +60,7 @@ def absolute(url: sa.URL) -> sa.URL:
 
 
 def check(url: sa.URL) -> None:
-    """Check what a URL says.
+    """Check the parameters of a URL.
 
     :raises ValueError: when SQLite, its driver or this layer cannot do it
     """
@@ -82,13 +81,13 @@ def check(url: sa.URL) -> None:
 
 
 def unknown(name: str, known: list[str]) -> str:
-    """Say that a driver does not know a parameter, and which it knows.
+    """Say that a driver does not have a parameter, and which it has.
 
-    :param name: of the parameter; what is no word is not shown, as it may be
-        a part of a password
+    :param name: the name of the parameter; it is shown only if it is a word,
+        as it may be a part of a password
     """
     shown = name if name.isidentifier() else 'there'
-    return f'{shown} is no parameter; there are: {", ".join(sorted(known))}'
+    return f'{shown} is not a parameter; there are: {", ".join(sorted(known))}'
 
 
 def _is_uri(url: sa.URL) -> bool:

@@ -1,9 +1,8 @@
-"""What the query of a URL says, as arguments of the driver.
+"""The query of a URL, as arguments of the driver.
 
-All that stands in a URL is text. SQLAlchemy knows the types of some
-parameters; those of the others are taken from the driver: from the defaults
-of the function that connects. Then the driver itself looks at the values,
-before anything connects.
+Everything in a URL is text. SQLAlchemy converts some parameters; the types of
+the others come from the driver, from the defaults of its connect function.
+Then the driver itself checks the values, before anything connects.
 """
 
 import functools
@@ -21,7 +20,7 @@ from myservice.db.engine import sqlite_url
 from myservice.db.engine.error_codes import first_line
 from myservice.db.sql import dialects
 
-# What this layer or SQLAlchemy decides, and what cannot be written as text.
+# Parameters that this layer or SQLAlchemy sets, or that cannot be text.
 _NOT_IN_A_URL = {
     'auth_plugin_map',
     'autocommit',
@@ -37,15 +36,15 @@ _NOT_IN_A_URL = {
     'ssl',
     'use_unicode',
 }
-# Their defaults in PyMySQL, None, do not say it.
+# Types that the defaults in PyMySQL, None, do not tell.
 _BOOLEANS = {'ssl_disabled', 'ssl_verify_cert', 'ssl_verify_identity'}
 
 _SECRETS = re.compile('passw|secret|scram')
 
-# Of one server there may be several addresses.
+# One server may have several addresses.
 _REPEATABLE = ('host', 'port')
 
-# Nobody connects to it over TCP: it is refused before anything is sent.
+# Nothing can connect to it over TCP: it is refused before anything is sent.
 _NOBODY = '255.255.255.255'
 _ADDRESSES = ('host', 'hostaddr', 'port')
 
@@ -55,12 +54,12 @@ class _Wrong(ValueError):
 
 
 def of(url: sa.URL) -> dict[str, object]:
-    """Return the arguments that the query of a URL stands for.
+    """Return the driver's arguments for the query of a URL.
 
-    :param url: without what is for SQLAlchemy and for its plugins
-    :returns: name to value, in the type that the driver takes; of SQLite
-        none, as SQLAlchemy knows them all
-    :raises ValueError: when the driver does not know a parameter, or does not
+    :param url: the URL without the parameters of SQLAlchemy and of its plugins
+    :returns: name to value, in the type that the driver takes; for SQLite
+        none, as SQLAlchemy converts them all
+    :raises ValueError: when the driver does not have a parameter, or does not
         take its value
     """
     if not url.query:
@@ -85,7 +84,7 @@ def of(url: sa.URL) -> dict[str, object]:
 def without_secrets(url: sa.URL) -> sa.URL:
     """Return a URL that may be shown, apart from its password.
 
-    SQLAlchemy hides that one, but none that stands in the query.
+    SQLAlchemy hides that one, but not a password in the query.
     """
     return url.difference_update_query(
         [name for name in url.query if _SECRETS.search(name)]
@@ -114,7 +113,7 @@ def _naming_the_wrong_one(
 def _alone(
     url: sa.URL, name: str, value: str | tuple[str, ...]
 ) -> dict[str, str | tuple[str, ...]]:
-    # What makes sense beside this one only.
+    # Parameters that make sense only together with this one.
     uri = {'uri': url.query['uri']} if 'uri' in url.query else {}
     return uri | {name: value}
 
@@ -135,7 +134,7 @@ def _of_pymysql(dialect: sa.Dialect, url: sa.URL) -> dict[str, object]:
     _, arguments = dialect.create_connect_args(url)
     typed = _typed(url, arguments, make.__init__, [])
     arguments.update(typed)
-    # Of this one it takes bytes only, or what latin1 has.
+    # This one has to be bytes, or text that latin1 has.
     arguments.pop('password', None)
     make(**arguments, defer_connect=True)
     return typed
@@ -162,11 +161,11 @@ def _typed(
     function: Callable[..., object],
     words: list[str],
 ) -> dict[str, object]:
-    """Return the arguments that the query stands for, with their types.
+    """Return the arguments for the query, with their types.
 
-    :param arguments: what SQLAlchemy has made of the URL
-    :param function: of the driver; its defaults have the types
-    :param words: what it takes beside its arguments, as texts
+    :param arguments: SQLAlchemy's arguments for the URL
+    :param function: the driver's function; its defaults have the types
+    :param words: other parameters that it takes, as texts
     """
     parameters = inspect.signature(function).parameters
     known = {*words, *parameters} - _NOT_IN_A_URL - {'self', 'kwargs'}
@@ -192,7 +191,7 @@ def _coerce(
 
 
 def _check_words(typed: dict[str, object], psycopg: DBAPIModule) -> None:
-    """Let libpq look at the values; it does so as it begins to connect."""
+    """Let libpq check the values; it does so when it begins to connect."""
     for port in re.findall('[^,]+', str(typed.get('port', ''))):
         if not 0 < int(port) < 2**16:
             raise _Wrong('port takes a number from 1 to 65535')
@@ -200,7 +199,7 @@ def _check_words(typed: dict[str, object], psycopg: DBAPIModule) -> None:
     said = _say(psycopg, **typed)
     expected = _say(psycopg, **{n: typed[n] for n in typed if n == 'service'})
     if said != expected:
-        # Where it would have connected to.
+        # The beginning names the address that libpq tried.
         prefix = expected[: expected.find(': ') + 2]
         raise _Wrong(said.removeprefix(prefix))
 
@@ -210,7 +209,8 @@ def _say(psycopg: DBAPIModule, **words: object) -> str:
     instead = {
         'hostaddr': _NOBODY,
         'port': '1',
-        # So that it reads no file of passwords, and nobody sees this one.
+        # With a password, libpq reads no file of passwords; nobody sees this
+        # one.
         'password': 'none',
         'passfile': '',
     }

@@ -1,9 +1,10 @@
-"""The wire: whether a connection waits for an answer, and what comes between.
+"""The wire: whether a connection waits for an answer, and how to cancel it.
 
-A signal's handler can raise in the middle of a statement, and so can what is
-raised into a thread. The answer is then still to come, and whoever had the
-connection next would take it for theirs. So it matters whether a connection
-waits for one. psycopg knows; PyMySQL is taught here; SQLite has no wire.
+A signal handler can raise in the middle of a statement, and an exception can
+be raised into a thread. Then the answer is still to come, and the next user of
+the connection would take it for theirs. So it matters whether a connection
+waits for an answer. psycopg can tell; for PyMySQL this module adds it; SQLite
+has no wire.
 """
 
 import functools
@@ -22,7 +23,7 @@ T = TypeVar('T')
 
 LOG = logging.getLogger(__name__)
 
-# Of PyMySQL's connection, what sends a command and reads the answer.
+# The methods of PyMySQL's connection that send a command and read the answer.
 _COMMANDS = (
     'autocommit',
     'begin',
@@ -35,11 +36,11 @@ _COMMANDS = (
     'show_warnings',
 )
 
-# A server that is well takes milliseconds; one that is not must not hold up
-# whoever was interrupted.
+# A healthy server takes milliseconds; another one must not delay the caller
+# that was interrupted.
 _CANCEL_TIMEOUT = 2.0
 
-# So many bytes every server takes: a MiB was the default of old ones.
+# Every server takes this many bytes: a MiB was the default of old ones.
 _SHORT = 2**20 - 1
 
 # The server's number for a statement that is longer than it takes.
@@ -50,9 +51,9 @@ _ACTIVE = 1
 
 
 def pymysql_connection(dialect: sa.Dialect) -> type[Any]:
-    """Return PyMySQL's connection, which knows whether it waits.
+    """Return PyMySQL's connection class, extended to tell whether it waits.
 
-    :param dialect: SQLAlchemy's, of PyMySQL
+    :param dialect: SQLAlchemy's dialect for PyMySQL
     """
     dbapi = dialect.loaded_dbapi
 
@@ -94,7 +95,7 @@ def _query(send: Callable[..., T], dbapi: DBAPIModule) -> Callable[..., T]:
     def query(
         self: DBAPIConnection, sql: str | bytes, unbuffered: bool = False
     ) -> T:
-        # What cannot be encoded is not sent.
+        # A statement that cannot be encoded is not sent.
         if isinstance(sql, str):
             sql = sql.encode(self.encoding)
         if len(sql) > _SHORT:
@@ -103,7 +104,7 @@ def _query(send: Callable[..., T], dbapi: DBAPIModule) -> Callable[..., T]:
 
     def refuse_longer(self: DBAPIConnection, length: int) -> None:
         # The server would close the connection in the middle of it, which
-        # nobody could tell from a connection that was lost.
+        # looks like a lost connection.
         if not self.longest:
             send(self, b'SELECT @@max_allowed_packet')
             ((self.longest,),) = self._result.rows
@@ -135,11 +136,12 @@ def is_busy(connection: DBAPIConnection) -> bool:
 
 
 def cancel(connection: DBAPIConnection) -> None:
-    """Let the server stop what a connection waits for, if it can be told.
+    """Let the server stop a connection's statement, if it can be told.
 
-    It would go on to the end otherwise, and hold its locks, before it looked
-    whether anybody is still there. MariaDB is told by another connection and
-    by a number, which behind a balancer may be that of somebody else.
+    Otherwise the server would finish the statement, and hold its locks, before
+    it notices that the client is gone. MariaDB could only be told by another
+    connection and by a number, which behind a balancer may belong to another
+    client.
 
     :param connection: the driver's, about to be closed
     """

@@ -1,7 +1,7 @@
-"""In what a schema differs from the models, in words; nothing is written.
+"""How a schema differs from the models, in words; nothing is written.
 
-Only our tables are looked at. Others in the same database belong to somebody
-else: to an extension such as PostGIS, or to another application.
+Only our tables are compared. Others in the same database belong to an
+extension such as PostGIS, or to another application.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {'compare_type': True, 'include_name': _is_ours}
 
 
 def has_tables(connection: sa.Connection) -> bool:
-    """Return whether there is one of our tables, at least.
+    """Return whether at least one of our tables exists.
 
     :param connection: a connection to the database
     """
@@ -45,7 +45,7 @@ def has_tables(connection: sa.Connection) -> bool:
 
 
 def differences(connection: sa.Connection) -> list[str]:
-    """Return what differs, a sentence for each.
+    """Return the differences, a sentence for each.
 
     :param connection: a connection to the database
     """
@@ -66,7 +66,7 @@ def differences(connection: sa.Connection) -> list[str]:
 
 def _in_words(difference: Any) -> str:
     if isinstance(difference, list):
-        # All that is to be modified in one column.
+        # All modifications of one column.
         whats = ', '.join(
             each[0].removeprefix('modify_') for each in difference
         )
@@ -82,7 +82,7 @@ def _in_words(difference: Any) -> str:
 
 
 def _collations(connection: sa.Connection) -> Iterator[str]:
-    """Say which columns compare text in another way."""
+    """Return which columns compare text in another way."""
     wanted = types.exact_collation(connection.dialect)
     if wanted is None:
         return

@@ -1,13 +1,13 @@
-"""Lets a migration go on where one before it was cut off.
+"""Lets a migration continue where an earlier one was cut off.
 
 MariaDB and MySQL commit each statement of DDL by itself. If a backup takes its
 lock, the connection is lost or the process is killed in the middle of a
-revision, what it has done stays, but its version is not noted, so it runs
-again from its beginning. Before each statement the schema is asked whether it
-has been executed already; then it is not sent again.
+revision, its changes stay, but its version is not recorded, so it runs again
+from its beginning. Before each statement the schema shows whether it has been
+executed already; then it is not sent again.
 
-Revisions are written as if there was none of this. Only SQL of their own, as
-``op.execute()`` sends it, has to come to the same when it is repeated.
+Revisions need not care. Only SQL of their own, as ``op.execute()`` sends it,
+must have the same result when it is repeated.
 """
 
 import functools
@@ -27,14 +27,14 @@ from sqlalchemy.schema import DropTable
 
 from myservice.db.sql import storage
 
-# What alembic calls the table of an index that is dropped by its name alone.
+# Alembic's name for the table of an index that is dropped by its name alone.
 _UNKNOWN_TABLE = 'no_table'
 
 
 def resume(connection: sa.Connection) -> None:
     """Let a connection skip the DDL that has been executed already.
 
-    :param connection: that of the migration; it stays like this
+    :param connection: the connection of the migration; it stays like this
     """
     event.listen(connection, 'before_execute', _replace, retval=True)
 
@@ -52,8 +52,8 @@ def _replace(
         if _is_done(statement, sa.inspect(connection)):
             ddl: Any = sa.DDL
             statement = ddl(_rest(connection, statement))
-        # SQLAlchemy lets connections on which it has looked at a table of
-        # MariaDB keep this option, by which nobody translates their errors.
+        # After SQLAlchemy has inspected a table of MariaDB, the connection
+        # keeps this option, which turns off the translation of its errors.
         connection.execution_options(skip_user_error_events=False)
     return statement, multiparams, params
 
@@ -61,7 +61,7 @@ def _replace(
 def _rest(
     connection: sa.Connection, done: sa.schema.ExecutableDDLElement
 ) -> str:
-    """Return what there is left to do, as SQL."""
+    """Return the SQL that is left to execute."""
     nothing = 'SELECT 1'
     if not isinstance(done, CreateTable):
         return nothing
@@ -82,7 +82,7 @@ def _is_done(
 def _(statement: CreateTable, inspector: sa.Inspector) -> bool:
     table = statement.element
     wanted = {column.name for column in table.columns}
-    # One that has our name, and not our columns, is an error, and stays one.
+    # An index with our name but other columns is an error, and stays one.
     return wanted <= _columns(inspector, table.name, table.schema)
 
 

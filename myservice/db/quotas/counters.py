@@ -1,4 +1,4 @@
-"""How much of each resource projects really have, counted in SQL.
+"""How much of each resource projects really have, counted by SQL.
 
 A resource module says at its import how its rows are counted::
 
@@ -9,10 +9,10 @@ A resource module says at its import how its rows are counted::
         .where(_TABLE.c.project_id == quota_counters.PROJECT, _LIVING),
     )
 
-A project's first reservation starts from that number, and it is what the
-usages are compared with. Callers do so for names of their own, by
-``db.api.quota_counter_register``. A name without a counter is counted by
-nobody: what is in use of it is what was committed.
+A project's first reservation starts from that number, and the usages are
+compared with it. Callers register names of their own by
+``db.api.quota_counter_register``. If a name has no counter, its use is the sum
+of what was committed.
 """
 
 import decimal
@@ -34,7 +34,7 @@ PROJECT = sa.bindparam('counted_project_id', type_=sa.String())
 
 _counters: dict[str, sa.SelectBase] = {}
 
-# An object is what literal SQL is, for all that SQLAlchemy knows.
+# SQLAlchemy's type for literal SQL is object.
 _NUMBERS = (int, float, decimal.Decimal, object)
 
 
@@ -58,14 +58,14 @@ def registered() -> dict[str, sa.SelectBase]:
 
 
 def check_statement(statement: object) -> None:
-    """Refuse what cannot count a resource.
+    """Refuse a statement that cannot count a resource.
 
     :param statement: a SELECT of one number, with PROJECT in a condition
     :raises InvalidInput: when it is something else
     """
     if not isinstance(statement, sa.SelectBase):
         raise validation.invalid(
-            'statement', f'{statement!r:.100} is no SELECT of SQLAlchemy'
+            'statement', f'{statement!r:.100} is not a SELECT of SQLAlchemy'
         )
     columns = list(statement.selected_columns)
     if len(columns) != 1 or columns[0].type.python_type not in _NUMBERS:
@@ -91,14 +91,14 @@ def counter(resource: str) -> sa.ColumnElement[int] | None:
     statement = _counters.get(resource)
     if statement is None:
         return None
-    # SUM is a decimal on some servers, and NULL where there is no row.
+    # SUM is a decimal on some servers, and NULL without rows.
     return sa.cast(
         sa.func.coalesce(statement.scalar_subquery(), 0), sa.BigInteger()
     )
 
 
 def comparison() -> sa.Executable:
-    """Return the SELECT of what the usages of a project say, and what is so.
+    """Return the SELECT of a project's usages, recorded and counted.
 
     Its columns are resource, in_use and counted, reserved and held; counted
     is NULL where no counter is registered.
@@ -135,7 +135,7 @@ def comparison() -> sa.Executable:
 def count(
     project_id: str, resources: Iterable[str], *, session: AnySession
 ) -> dict[str, int]:
-    """Return how much a project has of resources, in one statement.
+    """Return how much of resources a project has, in one statement.
 
     :param project_id: the project
     :param resources: names; those without a counter are left out

@@ -1,9 +1,9 @@
-"""The rows of quota_usages: how they are read, and every change of them.
+"""The rows of quota_usages: all reads and all changes.
 
 The lock order is the same everywhere, so that no two calls can deadlock:
-reservations by id, then usages by project and resource. New reservations are
-nobody else's yet; and where some are overdue when usages are already locked,
-those that cannot be locked at once are not waited for.
+reservations by id, then usages by project and resource. Nobody else can see
+new reservations yet. If usages are already locked, an overdue reservation that
+cannot be locked at once is skipped.
 """
 
 import functools
@@ -46,17 +46,17 @@ def take(
     *,
     session: AnySession,
 ) -> None:
-    """Add to usages, all or none of them, as far as the limits allow.
+    """Add to usages, to all or none of them, if the limits allow it.
 
-    Where a limit stands in the way, reservations of the project that are
-    overdue are given back first.
+    If a limit forbids it, overdue reservations of the project are given back
+    first.
 
     :param project_id: the project
     :param deltas: resource to number. A negative one always fits, and takes
-        nothing from ``reserved``; 0 does not fit where the limit is passed
-    :param column: what to add to
-    :param new: the ids of the reservations that this is for; even if they
-        are overdue by now, they are not those to give back
+        nothing from ``reserved``; 0 does not fit if the limit is exceeded
+    :param column: the column to add to
+    :param new: the ids of the reservations that this is for; they are not
+        given back, even if they are overdue by now
     :param session: an open transaction
     :raises OverQuota: when it does not fit
     :raises QuotaUsageOverflow: when a counter could not hold it
@@ -77,7 +77,7 @@ def take(
     def fits() -> bool:
         reached = session.execute(statement, parameters).rowcount
         if 0 < reached < len(names):
-            # MariaDB has passed by a usage that somebody added after that.
+            # MariaDB has missed a usage that somebody added after that.
             raise db_exception.DBDeadlock(
                 'usages were added while they were looked for'
             )
@@ -85,7 +85,8 @@ def take(
 
     if fits():
         return
-    # What is in use by now is in the tables already, and would be counted.
+    # What this transaction uses is in the tables already, and would be
+    # counted.
     counted = deltas if column == 'in_use' else {}
     _add_missing(project_id, names, counted, session=session)
     _give_back_overdue(project_id, names, new, session=session)
@@ -108,11 +109,11 @@ def give_back(
 
 @functools.cache
 def _take_statement(backend: Backend, count: int, column: Column) -> sa.Update:
-    """Return the guarded UPDATE over so many resources.
+    """Return the guarded UPDATE of a number of resources.
 
-    All the rows that it asks for are locked in order, by the innermost
-    SELECT, also those that do not fit: what comes after a refusal would
-    otherwise take them in another order.
+    The innermost SELECT locks all the rows in order, also those that do not
+    fit: otherwise a statement after a refusal would lock them in another
+    order.
     """
     names = [
         sa.bindparam(f'asked_resource_{number}', type_=_USAGE.c.resource.type)
@@ -224,8 +225,8 @@ def _give_back_overdue(
     ).all()
     if not overdue:
         return
-    # A row that is looked up by one key is read by MariaDB while it plans,
-    # where it waits; '' is nobody's.
+    # MariaDB reads a row that is looked up by one key while it plans, and
+    # would wait there; '' belongs to nobody.
     free = session.scalars(
         ledger.by_primary_key(sa.select(_RESERVATION.c.id))
         .where(
@@ -236,8 +237,8 @@ def _give_back_overdue(
         {'overdue': ['', *overdue]},
     ).all()
     if len(free) < len(overdue):
-        # Whoever ends the others now waits for our usages: with what he
-        # gives back it may fit, but he cannot go on before we end.
+        # The transaction that ends the others waits for our usages: with what
+        # it gives back it may fit, but it cannot go on before we end.
         raise db_exception.DBDeadlock(
             'somebody who waits for these usages is ending reservations that '
             'are overdue'
@@ -266,7 +267,7 @@ def _refusal(
                 resource=name,
                 maximum=limits.MAXIMUM,
             )
-    # None is over if a limit was raised in this very moment.
+    # No resource is over if a limit was raised in this very moment.
     overs = overs or list(wanted)
     return exception.OverQuota(
         project_id=project_id,
@@ -294,8 +295,8 @@ def read(
 
     :param project_id: the project
     :param names: the resources; None is all
-    :param session: an open session; it is one statement, but for a project
-        that has never reserved
+    :param session: an open session; it sends one statement, or more for a
+        project that has never reserved
     """
     defaults = limits.defaults()
     wanted = defaults if names is None else names

@@ -60,7 +60,7 @@ def insert(
     by_clock = not isinstance(expire, datetime.datetime)
     parameters: dict[str, object] = {'of_project': project_id}
     if not isinstance(expire, datetime.datetime):
-        # Seconds ago, in the words of SQL.
+        # The clock's SQL takes seconds ago.
         parameters['expire'] = -expire
     elif expire.tzinfo is None:
         parameters['expire'] = expire
@@ -79,7 +79,7 @@ def insert(
 
 @functools.cache
 def _insert_statement(count: int, by_clock: bool) -> sa.Insert:
-    """Return one INSERT for so many reservations.
+    """Return one INSERT for a number of reservations.
 
     :param count: how many
     :param by_clock: whether they expire some seconds from now, by the
@@ -133,14 +133,14 @@ def end(
 ) -> int:
     """End reservations: two statements, however many there are.
 
-    The first one decides who ends a reservation; the second one settles what
-    the first has reached.
+    The first one decides who ends a reservation; the second one updates the
+    usages of those that the first has reached.
 
     :param reservation_ids: their ids
     :param project_ids: the projects that they belong to
-    :param state: what they become; what is to be COMMITTED or ROLLED_BACK
-        must not be overdue, and where it does not reach all of them, the
-        caller has to undo it
+    :param state: what they become; for COMMITTED or ROLLED_BACK they must not
+        be overdue, and if it does not reach all of them, the caller has to
+        undo it
     :param session: an open transaction
     :returns: how many it reached
     """
@@ -151,8 +151,8 @@ def end(
     which = {
         **in_list.members('of_project', sorted(project_ids)),
         **in_list.members('reservation', sorted(reservation_ids)),
-        # What an earlier attempt has expired must not be settled again; what
-        # it has committed or rolled back is not reached again.
+        # Reservations that an earlier attempt expired must not be settled
+        # again; those that it committed or rolled back are not reached again.
         'ended_by': new_id() if expiring else session.operation.id,
     }
     reached = session.execute(
@@ -167,7 +167,7 @@ def end(
 
 
 class _Number(NamedTuple):
-    """How many parameters a statement has, as in_list.how_many says it."""
+    """How many parameters a statement has, as in_list.how_many returns it."""
 
     projects: int
     reservations: int
@@ -212,11 +212,11 @@ def _end_statement(number: _Number, in_time: bool) -> sa.Update:
 def _settle_statement(
     backend: Backend, number: _Number, committing: bool
 ) -> sa.Update:
-    """Return the UPDATE that takes from ``reserved`` what has been ended.
+    """Return the UPDATE that takes ended reservations from ``reserved``.
 
     :param backend: which database it is
     :param number: how many
-    :param committing: whether it is in use from now on
+    :param committing: whether they are in use from now on
     """
     keys = (_RESERVATION.c.project_id, _RESERVATION.c.resource)
     changes = (
@@ -233,8 +233,8 @@ def _settle_statement(
         .group_by(*keys)
         .subquery('changes')
     )
-    # In one order, which an UPDATE by itself does not care for; nor would
-    # MariaDB, if it could begin with the changes.
+    # Locks in one order. An UPDATE alone has no order, and MariaDB would not
+    # keep it if it could begin with the changes.
     rows = (
         sa.select(_USAGE, changes.c.held, changes.c.change)
         .where(
@@ -271,10 +271,10 @@ def _same(
 
 
 def by_primary_key(select: sa.Select[*Ts]) -> sa.Select[*Ts]:
-    """Return a SELECT of reservations that passes by no others.
+    """Return a SELECT of reservations that reads no others.
 
-    In a small table MariaDB would rather read all of it, and locks, or waits
-    for, whatever it passes by.
+    MariaDB would rather read all of a small table, and locks, or waits for,
+    each row that it reads.
 
     :param select: the SELECT, which names the ids
     """

@@ -24,8 +24,8 @@ class Limits(Generic[R]):
 
     :param row_class: the class of its rows
     :param owner: the column that says whose limit it is
-    :param exists: the error for a limit that is there already
-    :param not_found: the error for one that is not there
+    :param exists: the error for a limit that exists already
+    :param not_found: the error for a limit that does not exist
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Limits(Generic[R]):
         )
 
     def _by_owner(self, update: sa.Update) -> sa.Update:
-        # MariaDB locks the limits that a reserve reads, by this index. From a
-        # small table an UPDATE would lock the row first and its entry in the
-        # index last, which is a deadlock.
+        # By this index MariaDB locks the limits that a reserve reads. In a
+        # small table an UPDATE would lock the row first and its index entry
+        # last, which is a deadlock.
         name = f'uq_{self._table.name}_{self._owner}_resource_deleted'
         return dialects.force_index(update, self._table, name)
 
@@ -109,7 +109,7 @@ class Limits(Generic[R]):
     def set(
         self, owner: str, resource: str, limit: int, *, session: AnySession
     ) -> None:
-        """Insert a limit, or change the one that is there."""
+        """Insert a limit, or change an existing one."""
         backend = dialects.backend_of(session.get_bind().dialect)
         session.execute(
             self._set_statement(backend),

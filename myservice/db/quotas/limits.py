@@ -1,10 +1,10 @@
-"""Which resources have a quota, and which of several limits counts.
+"""Which resources have a quota, and which of several limits applies.
 
-A project's own limit comes first, then that of the quota class that
-``[quota] default_class`` names, then ``[quota] default_limits``, then the one
-that is built in. What is counted has a quota wherever its counter is
-registered: configuration decides how much of it there may be, never whether
-it is counted, so that nodes with different ones can work side by side.
+A project's own limit comes first, then that of the quota class that ``[quota]
+default_class`` names, then ``[quota] default_limits``, then the built-in one.
+A resource that is counted has a quota wherever its counter is registered:
+configuration decides how much of it there may be, never whether it is counted,
+so that nodes with different configurations can work side by side.
 """
 
 import logging
@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 UNLIMITED = -1
 
-# What a counter holds. Sums must not pass it on their way to a comparison
+# The largest number in a counter. Sums in a comparison must not exceed it
 # either: MariaDB and PostgreSQL raise, SQLite goes on with a float.
 MAXIMUM = 2**63 - 1
 
@@ -38,10 +38,10 @@ _QUOTA = Quota.__table__
 _CLASS = QuotaClass.__table__
 
 
-# Of what is counted and has no limit here, there may be any number.
+# A resource that is counted and has no limit here is unlimited.
 _built_in = dict(options.BUILT_IN)
 
-# The limits that were in force when each configuration was read last.
+# The limits in force when each configuration was read last.
 _in_force: weakref.WeakKeyDictionary[engines.Engines, dict[str, int]] = (
     weakref.WeakKeyDictionary()
 )
@@ -50,21 +50,21 @@ _in_force: weakref.WeakKeyDictionary[engines.Engines, dict[str, int]] = (
 def quota_counter_register(
     resource: str, statement: sa.SelectBase, default_limit: int = UNLIMITED
 ) -> None:
-    """Say how a resource of the caller's own is counted.
+    """Register how a resource of the caller's own is counted.
 
-    Every process that reserves it has to say so, before it does: a project's
-    first reservation starts from that number, and ``quota_usage_check`` and
-    ``quota_usage_sync`` compare with it. It is for all databases that the
-    process uses; who says so again replaces it. Where it is not registered,
-    what is in use is not compared, and left as it is.
+    Every process that reserves the resource has to register it first: a
+    project's first reservation starts from that number, and
+    ``quota_usage_check`` and ``quota_usage_sync`` compare with it. It is for
+    all databases that the process uses; registering again replaces it. A
+    process that has not registered it does not compare its use, and leaves it
+    as it is.
 
     :param resource: its name; any but ``resources`` and ``gigabytes``, which
         ``resource_create`` counts
     :param statement: a SELECT of one row with one whole number, which has
         ``db.api.PROJECT`` in a condition; NULL is 0
-    :param default_limit: how much of it a project may have for which neither
-        itself, its class nor [quota] default_limits has a limit; -1 is
-        unlimited
+    :param default_limit: the limit of a project if neither the project, its
+        class nor [quota] default_limits has one; -1 is unlimited
     :raises InvalidInput: when an argument is something else
     """
     resource, default_limit = plain.plain(resource), plain.plain(default_limit)
@@ -80,16 +80,15 @@ def quota_counter_register(
 
 
 def quota_get_defaults(context: RequestContext) -> dict[str, int]:
-    """Return the limits of projects for which nobody has said otherwise.
+    """Return the limits of projects that have no others.
 
-    They are those of [quota] default_limits, and for what that leaves out and
-    is counted all the same, the built-in ones. They are logged whenever they
-    have changed.
+    They are those of [quota] default_limits, and the built-in ones for other
+    resources that are counted. They are logged whenever they have changed.
 
     :param context: the caller
-    :returns: for each resource that has a quota a number; -1 is unlimited
-    :raises InvalidInput: when context is no RequestContext, or
-        [quota] default_limits cannot be used
+    :returns: a number for each resource that has a quota; -1 is unlimited
+    :raises InvalidInput: when context is not a RequestContext, or [quota]
+        default_limits cannot be used
     """
     check_context(context)
     return defaults(context)
@@ -98,7 +97,7 @@ def quota_get_defaults(context: RequestContext) -> dict[str, int]:
 def defaults(context: RequestContext | None = None) -> dict[str, int]:
     """Return the resources that have a quota, with their default limits.
 
-    :param context: the caller; without one it is that of the call under way
+    :param context: the caller; by default that of the current call
     :raises InvalidInput: when [quota] default_limits cannot be used
     """
     ours = engines.get_engines(context)
@@ -137,7 +136,7 @@ def _log(limits: Mapping[str, int], configured: Mapping[str, int]) -> None:
 
 
 def default_class() -> str:
-    """Return the name of the class that counts."""
+    """Return the name of the class that applies."""
     return str(engines.get_conf().quota.default_class)
 
 
@@ -145,7 +144,7 @@ def check_resources(names: Iterable[str]) -> None:
     """Refuse resources that have no quota.
 
     :param names: the resources
-    :raises QuotaResourceUnknown: naming those that have none
+    :raises QuotaResourceUnknown: for those that have none
     """
     known = defaults()
     unknown = sorted({str(name) for name in names if name not in known})
@@ -159,10 +158,10 @@ def check_resources(names: Iterable[str]) -> None:
 
 
 def check_resource(name: str) -> None:
-    """Refuse what is no resource that has a quota.
+    """Refuse a value that is not a resource with a quota.
 
     :param name: the resource
-    :raises InvalidInput: when it is no name
+    :raises InvalidInput: when it is not a name
     :raises QuotaResourceUnknown: when it has no quota
     """
     validation.check_name('resource', name)
@@ -170,7 +169,7 @@ def check_resource(name: str) -> None:
 
 
 def check_limit(limit: int, field: str = 'limit') -> None:
-    """Refuse what is no limit.
+    """Refuse a value that is not a limit.
 
     :param limit: a number from 0 on, or -1 for no limit at all
     :param field: what to call it in the error
@@ -186,7 +185,7 @@ def check_limit(limit: int, field: str = 'limit') -> None:
 
 
 def check_deltas(deltas: Mapping[str, int]) -> None:
-    """Refuse what is no change of usages.
+    """Refuse a value that is not a change of usages.
 
     :param deltas: resource to a whole number
     :raises InvalidInput: when it is something else, or empty
@@ -195,7 +194,7 @@ def check_deltas(deltas: Mapping[str, int]) -> None:
     if not isinstance(deltas, Mapping) or not deltas:
         raise exception.InvalidInput(
             field='deltas',
-            reason=f'{validation.shown(deltas)} is no dict of resource to '
+            reason=f'{validation.shown(deltas)} is not a dict of resource to '
             f'number',
         )
     check_resources(deltas)
@@ -209,12 +208,12 @@ def limit_of(
     resource: sa.ColumnElement[str],
     default: sa.ColumnElement[int],
 ) -> sa.ColumnElement[int]:
-    """Return the limit that counts for a project and resource, as SQL.
+    """Return the limit that applies to a project and resource, as SQL.
 
     :param project_id: an SQL expression
-    :param class_name: an SQL expression; the class that counts
+    :param class_name: an SQL expression; the class that applies
     :param resource: an SQL expression
-    :param default: an SQL expression; the limit when no row says one
+    :param default: an SQL expression; the limit when no row has one
     """
     own = sa.select(_QUOTA.c.limit).where(
         _QUOTA.c.project_id == project_id,

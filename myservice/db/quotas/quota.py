@@ -1,7 +1,7 @@
 """Quotas: how much of each resource a project may have.
 
-A project has a limit of its own, or that of the quota class which
-``[quota] default_class`` names, or that of ``[quota] default_limits``.
+A project has a limit of its own, or that of the quota class that ``[quota]
+default_class`` names, or that of ``[quota] default_limits``.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def quota_create(
 ) -> QuotaRow:
     """Give a project a limit of its own.
 
-    It may be lower than what the project has: then the project keeps that,
+    It may be lower than the project's use: then the project keeps what it has,
     and gets nothing more.
 
     :param context: an administrator's context
@@ -56,7 +56,7 @@ def quota_create(
     :param resource: a resource that has a quota
     :param limit: a number; -1 is unlimited, 0 is nothing
     :returns: the row
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type or out of
         range
     :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
@@ -76,16 +76,16 @@ def quota_create(
 def quota_get(
     context: RequestContext, project_id: str, resource: str
 ) -> QuotaRow:
-    """Return the limit of its own that a project has.
+    """Return a project's own limit.
 
-    What counts where it has none is told by ``quota_usage_get_all``.
+    If it has none, ``quota_usage_get_all`` returns the limit that applies.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project
     :param resource: the resource
     :returns: the row
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when an argument is no text
+    :raises InvalidInput: when an argument is not a text
     :raises QuotaNotFound: when the project has no limit of its own
     """
     require_project(context, project_id, 'quota_get')
@@ -106,7 +106,7 @@ def quota_get_all(
     sort_keys: Sequence[str] | None = None,
     sort_dirs: Sequence[str] | None = None,
 ) -> list[QuotaRow]:
-    """Return limits of their own that projects have, all of them or a page.
+    """Return the own limits of projects, all of them or a page.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; for an administrator by default all
@@ -138,13 +138,13 @@ def quota_get_all(
 def quota_update(
     context: RequestContext, project_id: str, resource: str, limit: int
 ) -> None:
-    """Change the limit of its own that a project has.
+    """Change a project's own limit.
 
     :param context: an administrator's context
     :param project_id: the project
     :param resource: a resource that has a quota
     :param limit: a number; -1 is unlimited, 0 is nothing
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type or out of
         range
     :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
@@ -189,15 +189,15 @@ def quota_set(
 def quota_destroy(
     context: RequestContext, project_id: str, resource: str
 ) -> None:
-    """Take from a project the limit of its own; that of the class counts.
+    """Remove a project's own limit; then that of the class applies.
 
     Its usage and its reservations stay.
 
     :param context: an administrator's context
     :param project_id: the project
     :param resource: the resource
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when an argument is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when an argument is not a text
     :raises QuotaNotFound: when the project has no limit of its own
     """
     require_admin(context, 'quota_destroy')

@@ -1,6 +1,6 @@
 """Quota classes: limits for all projects that have none of their own.
 
-Of the classes, the one that ``[quota] default_class`` names counts.
+The class that ``[quota] default_class`` names applies.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def quota_class_create(
     :param resource: a resource that has a quota
     :param limit: a number; -1 is unlimited, 0 is nothing
     :returns: the row
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type or out of
         range
     :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
@@ -76,7 +76,7 @@ def quota_class_get(
     :param class_name: the class
     :param resource: the resource
     :returns: the row
-    :raises InvalidInput: when an argument is no text
+    :raises InvalidInput: when an argument is not a text
     :raises QuotaClassNotFound: when the class has no limit
     """
     validation.check_name('class_name', class_name)
@@ -130,7 +130,7 @@ def quota_class_update(
     :param class_name: the class
     :param resource: a resource that has a quota
     :param limit: a number; -1 is unlimited, 0 is nothing
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when an argument is of the wrong type or out of
         range
     :raises QuotaResourceUnknown: an InvalidInput, when the resource has no
@@ -175,13 +175,13 @@ def quota_class_set(
 def quota_class_destroy(
     context: RequestContext, class_name: str, resource: str
 ) -> None:
-    """Take a limit from a quota class; [quota] default_limits counts.
+    """Remove a limit of a quota class; [quota] default_limits applies.
 
     :param context: an administrator's context
     :param class_name: the class
     :param resource: the resource
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when an argument is no text
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when an argument is not a text
     :raises QuotaClassNotFound: when the class has no limit
     """
     require_admin(context, 'quota_class_destroy')

@@ -1,18 +1,18 @@
-"""Reservations: what a project has asked for and not yet got.
+"""Reservations: parts of a quota that a project has not used yet.
 
 ``quota_reserve`` takes from the quota before there is anything to count, and
-``reservation_commit`` makes it use, once there is::
+``reservation_commit`` turns that into use once there is::
 
     with db.api.transaction(ctx):
         reservations = db.api.quota_reserve(ctx, {'snapshots': 1})
         ...
         db.api.reservation_commit(ctx, reservations)
 
-Where the two are transactions of their own, what is reserved and never
-committed expires. What is in use of a resource with a counter comes and goes
-in the transaction of the commit. ``resources`` and ``gigabytes`` are not for
-committing: ``resource_create`` takes them by itself, and what was reserved to
-hold room for one is rolled back beside it.
+If the two are in different transactions, a reservation that is never committed
+expires. The rows of a resource with a counter are created or deleted in the
+transaction of the commit. Do not commit ``resources`` and ``gigabytes``:
+``resource_create`` takes them by itself; roll back a reservation that held
+room for one in the same transaction.
 """
 
 import datetime
@@ -41,7 +41,7 @@ from myservice.db.transaction.session import undo_on_refusal
 
 _TABLE = Reservation.__table__
 
-# What an error's explanation, or a retry, asks of some reservations.
+# The columns that explain an error, or that a retry needs.
 _FOUND = sa.select(_TABLE.c.id, _TABLE.c.state, _TABLE.c.operation).where(
     in_list.is_member(_TABLE.c.id, 'ids')
 )
@@ -71,19 +71,19 @@ def quota_reserve(
 ) -> list[str]:
     """Reserve parts of a project's quota, all of them or nothing.
 
-    Reservations that are overdue stand in nobody's way. A negative delta
-    always fits, and frees only when it is committed. A delta of 0 does not
-    fit where the limit is already passed.
+    Overdue reservations do not count. A negative delta always fits, and gives
+    quota back only when it is committed. A delta of 0 does not fit if the
+    limit is already exceeded.
 
-    A resource has a quota where it is counted or [quota] default_limits names
-    it; ``quota_get_defaults`` tells which have one.
+    A resource has a quota if it is counted or [quota] default_limits names it;
+    ``quota_get_defaults`` returns those that have one.
 
     :param context: a caller of the project, or an administrator
     :param deltas: resource to how much more of it
     :param project_id: the project; by default that of the context
-    :param expire: when it is given back unless it is committed: in how many
-        seconds, as a number or a timedelta, or at which time; by default
-        in [quota] reservation_expire seconds
+    :param expire: when it expires unless it is committed: in how many seconds,
+        as a number or a timedelta, or at which time; by default in [quota]
+        reservation_expire seconds
     :returns: the ids of the reservations, in the order of deltas
     :raises ProjectForbidden: when the caller is of another project
     :raises InvalidInput: when deltas or expire is something else, or
@@ -129,14 +129,14 @@ def reservation_commit(
 ) -> None:
     """Turn reservations into use, all of them or nothing.
 
-    What is counted of a resource has to come or go in the same transaction;
-    else ``quota_usage_sync`` finds that it is not there.
+    Create or delete the rows that are counted in the same transaction;
+    otherwise ``quota_usage_sync`` finds that they are missing.
 
     :param context: a caller of the project, or an administrator
     :param reservations: the ids that ``quota_reserve`` has returned
     :param project_id: the project; by default that of the context
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when reservations is no list of ids, or no project
+    :raises InvalidInput: when reservations is not a list of ids, or no project
         is named
     :raises ReservationNotFound: when one was ended, or is not of the project
     :raises ReservationExpired: when one was not committed in time
@@ -168,7 +168,7 @@ def reservation_rollback(
     :param reservations: the ids that ``quota_reserve`` has returned
     :param project_id: the project; by default that of the context
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when reservations is no list of ids, or no project
+    :raises InvalidInput: when reservations is not a list of ids, or no project
         is named
     :raises ReservationNotFound: when one was ended, or is not of the project
     :raises ReservationExpired: when one has expired, which gives it back too
@@ -191,17 +191,16 @@ def reservation_rollback(
 @in_batches
 @retry_on_failure
 def reservation_expire(context: RequestContext, batch_size: int = 200) -> int:
-    """Give back what was never committed and is overdue.
+    """Give back overdue reservations that were never committed.
 
-    Nothing waits for it: a reservation that is overdue can no longer be
-    committed, and stands in nobody's way. Any number of callers may do it at
-    once.
+    Nothing waits for it: an overdue reservation can no longer be committed,
+    and does not count. Any number of callers may do it at once.
 
     :param context: an administrator's context
     :param batch_size: how many in one transaction
     :returns: how many reservations were given back
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when batch_size is no number from 1 on
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when batch_size is not a positive integer
     """
     require_admin(context, 'reservation_expire')
     validation.check_batch_size(batch_size)
@@ -234,8 +233,8 @@ def reservation_purge(context: RequestContext, batch_size: int = 1000) -> int:
     :param context: an administrator's context
     :param batch_size: how many in one transaction
     :returns: how many were deleted
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when batch_size is no number from 1 on
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when batch_size is not a positive integer
     """
     require_admin(context, 'reservation_purge')
     validation.check_batch_size(batch_size)
@@ -281,7 +280,7 @@ def _end(
             _FOUND.where(_TABLE.c.project_id == project_id), {'ids': ids}
         )
     }
-    # Those that were in order are by now what they were to become.
+    # Reservations that were valid have the wanted state by now.
     ours = {i for i in found if found[i].operation == session.operation.id}
     expired = {
         i

@@ -1,11 +1,11 @@
-"""Usages: how much of each resource projects have, and whether that is so.
+"""Usages: how much of each resource projects have, and checks of it.
 
-They change in the transaction of what they count, so they agree with it. That
-they do is what ``quota_usage_check`` shows, and ``quota_usage_sync`` puts
-right what somebody has changed behind our back. Both know what there is of
-``resources`` and ``gigabytes``, and of what this process has registered a
-counter for (``quota_counter_register``). Of anything else nobody knows but
-who has reserved it: they leave what is in use of it as it is.
+They change in the transaction of the rows that they count, so they agree.
+``quota_usage_check`` shows whether they do, and ``quota_usage_sync`` corrects
+them after somebody has changed rows without this layer. Both can count
+``resources``, ``gigabytes``, and each resource for which this process has
+registered a counter (``quota_counter_register``). They leave the use of any
+other resource as it is.
 """
 
 from collections.abc import Collection
@@ -33,13 +33,13 @@ _TABLE = QuotaUsage.__table__
 def quota_usage_get_all(
     context: RequestContext, project_id: str | None = None
 ) -> dict[str, dict[str, int]]:
-    """Return what a project may have, has and has reserved.
+    """Return the limits of a project, its use and its reservations.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; by default that of the context
-    :returns: for each resource that has a quota here, which are those of
-        ``quota_get_defaults``, a dict of limit, which is -1 for unlimited,
-        in_use and reserved
+    :returns: for each resource that has a quota here, as in
+        ``quota_get_defaults``, a dict of limit (-1 for unlimited), in_use and
+        reserved
     :raises ProjectForbidden: when the caller is of another project
     :raises InvalidInput: when no project is named
     """
@@ -60,9 +60,9 @@ def quota_usage_get_projects(
 
     :param context: an administrator's context
     :param limit: how many at most; None is all
-    :param marker: those after this one
+    :param marker: return only projects after this one
     :returns: a list of project ids
-    :raises AdminRequired: when the caller is no administrator
+    :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when limit or marker is of the wrong type
     """
     require_admin(context, 'quota_usage_get_projects')
@@ -85,16 +85,16 @@ def quota_usage_get_projects(
 def quota_usage_get_uncounted(
     context: RequestContext, project_id: str | None = None
 ) -> list[str]:
-    """Return the resources that are used, and that nobody counts here.
+    """Return the used resources that have no counter in this process.
 
-    What is in use of them is what was committed: this process has no counter
-    that it could be compared with.
+    Their use is the sum of what was committed: this process has no counter to
+    compare it with.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; for an administrator by default all
     :returns: their names, in order
     :raises ProjectForbidden: when the caller is of another project
-    :raises InvalidInput: when the project is no text
+    :raises InvalidInput: when the project is not a text
     """
     if project_id is not None or not context.is_admin:
         project_id = require_project(
@@ -121,14 +121,14 @@ def quota_usage_check(
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Compare a project's usages with what it really has.
 
-    What is in use is compared where a counter is registered in this process,
-    what is reserved with the reservations that have not ended.
-    ``quota_usage_get_uncounted`` tells what has no counter.
+    The use is compared if this process has registered a counter. ``reserved``
+    is compared with the reservations that have not ended.
+    ``quota_usage_get_uncounted`` returns the resources that have no counter.
 
     :param context: a caller of the project, or an administrator
     :param project_id: the project; by default that of the context
-    :returns: resource to what differs: in_use or reserved, to a dict of
-        recorded and counted. Empty where all is well
+    :returns: resource to its differences: in_use or reserved, to a dict of
+        recorded and counted. Empty if there are none
     :raises ProjectForbidden: when the caller is of another project
     :raises InvalidInput: when no project is named
     """
@@ -145,21 +145,21 @@ def quota_usage_sync(
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Set a project's usages to what it really has.
 
-    What is created and committed in two transactions is counted twice by a
-    sync between the two; make one of them. What is in use of a resource that
-    has no counter in this process stays as it is.
+    If a row is created in one transaction and committed in another, a sync
+    between the two counts it twice; use one transaction. The use of a resource
+    that has no counter in this process stays as it is.
 
     :param context: an administrator's context
     :param project_id: the project
-    :returns: what differed, as quota_usage_check returns it
-    :raises AdminRequired: when the caller is no administrator
-    :raises InvalidInput: when the project is no text
+    :returns: the differences, as quota_usage_check returns them
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when the project is not a text
     """
     require_admin(context, 'quota_usage_sync')
     validation.check_name('project_id', project_id)
     session = get_session(context, core=True)
     with session.begin():
-        # Nobody changes what is counted, or reserved, without these locks.
+        # Without these locks nobody changes counted or reserved rows.
         _lock([project_id], session=session)
         differences = _differences(context, project_id, session=session)
         for resource, columns in sorted(differences.items()):
@@ -181,8 +181,8 @@ def quota_usage_sync(
 def _differences(
     context: RequestContext, project_id: str, *, session: AnySession
 ) -> dict[str, dict[str, dict[str, int]]]:
-    # One statement, which sees one state of the database: numbers that are
-    # read one after the other differ in a busy project that is in order.
+    # One statement, which sees one state of the database: in a busy project,
+    # numbers that are read one after the other differ without any fault.
     differences: dict[str, dict[str, dict[str, int]]] = {}
     for row in session.execute(
         counters.comparison(), {counters.PROJECT.key: project_id}

@@ -47,7 +47,7 @@ def check_claim(
         return
     if not isinstance(claim, Claim):
         raise exception.InvalidInput(
-            field='claim', reason=f'{validation.shown(claim)} is no Claim'
+            field='claim', reason=f'{validation.shown(claim)} is not a Claim'
         )
     validation.check_name('claim.resource_id', claim.resource_id)
     validation.check_name('claim.service_id', claim.service_id)

@@ -1,1 +1,1 @@
-"""What differs between the databases, as SQL: types, clock, lists, words."""
+"""The differences of the databases in SQL: types, clock, lists, words."""

@@ -1,4 +1,4 @@
-"""The database's clock: the one clock that all liveness is told by.
+"""The database's clock: the one clock that decides all liveness.
 
 A service stamps its heartbeat and a reader judges it with the same clock, so
 neither the host of the service nor that of the reader can be wrong about it.
@@ -48,7 +48,7 @@ def _seconds(element: seconds_ago, compiler: SQLCompiler, **kw: object) -> str:
     return compiler.process(element.clauses.clauses[0], **kw)
 
 
-# For a person to read: what a message shows of a statement has no dialect.
+# For a person to read: a statement in a message has no dialect.
 @compiles(utcnow)
 def _utcnow(element: utcnow, compiler: SQLCompiler, **kw: object) -> str:
     return 'utcnow()'
@@ -76,8 +76,8 @@ def _seconds_ago_mysql(
     )
 
 
-# now() is the start of the transaction in PostgreSQL; a beat at the end of a
-# long transaction would be stamped too early.
+# now() is the start of the transaction in PostgreSQL; a heartbeat at the end
+# of a long transaction would be stamped too early.
 @compiles(utcnow, *NAMES['postgresql'])
 def _utcnow_postgresql(
     element: utcnow, compiler: SQLCompiler, **kw: object
@@ -95,8 +95,8 @@ def _seconds_ago_postgresql(
     )
 
 
-# SQLite keeps times as text: the six digits make them compare, and read back,
-# as those that SQLAlchemy writes.
+# SQLite keeps times as text: with six digits they compare, and read back, like
+# those that SQLAlchemy writes.
 @compiles(utcnow, *NAMES['sqlite'])
 def _utcnow_sqlite(
     element: utcnow, compiler: SQLCompiler, **kw: object

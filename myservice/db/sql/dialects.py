@@ -1,9 +1,9 @@
 """Which database it is, what it can do, and the SQL that differs.
 
-There are several ways to write the URL of one database. ``parse_url`` makes
-one of them, so whoever listens to our engines, oslo.db included, meets one
-name. An engine of the caller's own may have the dialect ``mariadb`` all the
-same: everybody asks ``backend_of``, and no one compares names.
+There are several ways to write the URL of one database. ``parse_url`` turns
+them into one, so the listeners to our engines, oslo.db's included, see one
+name. An engine of the caller's own may still have the dialect ``mariadb``: all
+other code asks ``backend_of``, and never compares names.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ NAMES: dict[Backend, tuple[str, ...]] = {
 }
 _BACKENDS = {name: each for each, names in NAMES.items() for name in names}
 
-# How a URL may begin, and how we write it. Where it names no driver,
-# SQLAlchemy would take one that we do not know.
+# How a URL may begin, and how we write it. If it names no driver, SQLAlchemy
+# would take one that we do not support.
 _DRIVERS = {
     'sqlite': 'sqlite',
     'sqlite+pysqlite': 'sqlite',
@@ -70,7 +70,7 @@ def backend_of(what: sa.Dialect | type[sa.Dialect] | sa.URL) -> Backend:
     """Return which database it is.
 
     :param what: the dialect of an engine or connection, or a URL
-    :raises InvalidInput: when it is none of ours
+    :raises InvalidInput: when the database is not supported
     """
     name = what.get_backend_name() if isinstance(what, sa.URL) else what.name
     try:
@@ -160,7 +160,7 @@ def is_server(what: sa.Dialect | type[sa.Dialect] | sa.URL) -> bool:
 
 
 def is_of(dialect: sa.Dialect, backend: Backend) -> bool:
-    """Return whether it is this database; what only shows a statement is none.
+    """Return whether it is this database; a dialect only for display is none.
 
     :param dialect: of an engine, or SQLAlchemy's for statements as texts
     :param backend: the database
@@ -169,18 +169,18 @@ def is_of(dialect: sa.Dialect, backend: Backend) -> bool:
 
 
 def parse_url(text: str, field: str) -> sa.URL:
-    """Return the URL that a text is, in our spelling; nothing is imported.
+    """Return the URL in a text, in our spelling; nothing is imported.
 
-    No message shows a part of the text that may be of the password.
+    No message shows a part of the text that may belong to the password.
 
     :param text: the URL of a database
-    :param field: what the text is, for messages
-    :raises InvalidInput: when it is no URL, or that of a database or driver
-        that this layer does not work with
+    :param field: what to call the text in messages
+    :raises InvalidInput: when it is not a URL, or names a database or driver
+        that is not supported
     """
     url = _made(text)
     if url is None:
-        reason = f'it is no URL of a database; these are: {_SHAPE}'
+        reason = f'it is not the URL of a database; these are: {_SHAPE}'
         if text.count('@') > 1:
             reason = _UNREADABLE
         raise exception.InvalidInput(field=field, reason=reason)
@@ -195,8 +195,8 @@ def parse_url(text: str, field: str) -> sa.URL:
 
 
 def _made(text: str) -> sa.URL | None:
-    # What is raised here would quote a part of the password; nobody shall
-    # find it in the context of another error.
+    # The error here would quote a part of the password; it must not be in the
+    # context of another error.
     try:
         return sa.make_url(text, keep_blank_values=True)
     except (exc.ArgumentError, ValueError):
@@ -204,10 +204,10 @@ def _made(text: str) -> sa.URL | None:
 
 
 def _misread(text: str, url: sa.URL) -> str | None:
-    """Return why a URL does not mean what SQLAlchemy has read.
+    """Return why SQLAlchemy has misread a URL, if it has.
 
-    A part of such a password would be taken for the host, the database or a
-    parameter, and be shown where that one is not found.
+    It would take a part of such a password for the host, the database or a
+    parameter, and show it in an error.
     """
     if backend_of(url) == 'sqlite':
         parts = (url.username, url.password, url.host, url.port)
@@ -218,7 +218,7 @@ def _misread(text: str, url: sa.URL) -> str | None:
     if text.count('@') > (url.username is not None):
         return _UNREADABLE
     if url.port is not None and not 0 < url.port < 2**16:
-        return 'its port is none from 1 to 65535'
+        return 'its port is not one from 1 to 65535'
     return None
 
 
@@ -268,14 +268,14 @@ def upsert(
     values: Mapping[str, object],
     update: Mapping[str, object],
 ) -> sa.Insert:
-    """Return the statement that inserts a row, or updates the one there is.
+    """Return the statement that inserts a row, or updates an existing one.
 
     :param backend: which database it is
     :param table: the Table
     :param key: the columns of the unique key that decides
     :param values: column to value, or parameter, for a new row
-    :param update: the same, for a row that is there; MariaDB changes them one
-        by one, in this order
+    :param update: the same, for an existing row; MariaDB changes them one by
+        one, in this order
     """
     if backend == 'postgresql':
         return (
@@ -296,7 +296,7 @@ def upsert(
 
 
 class not_negative(FunctionElement[int]):
-    """A number, or 0 where it is below."""
+    """A number, or 0 where it is negative."""
 
     type = sa.BigInteger()
     inherit_cache = True
@@ -320,9 +320,9 @@ def evaluated_once(
     """Return a locking SELECT that an UPDATE can join.
 
     PostgreSQL may evaluate a subquery again for each row that it joins, and
-    leaves out by then what the UPDATE has already changed; a CTE that locks
-    it evaluates once. MariaDB knows no CTE in an UPDATE, and keeps the rows
-    of a subquery.
+    then leaves out rows that the UPDATE has already changed; it evaluates a
+    CTE that locks once. MariaDB has no CTE in an UPDATE, but keeps the rows of
+    a subquery.
 
     :param backend: which database it is
     :param select: the SELECT
@@ -336,8 +336,7 @@ def evaluated_once(
 class position_of(FunctionElement[int]):
     """Where a text begins in a column, from 1; 0 where it does not.
 
-    LIKE would ask for escapes, and does not know upper from lower case in
-    SQLite.
+    LIKE would need escapes, and ignores upper and lower case in SQLite.
     """
 
     type = sa.Integer()

@@ -1,22 +1,22 @@
 """Lists of any length in a statement: values, and rows of values.
 
-A parameter for each value is what servers and drivers bound: PostgreSQL takes
-65,535 in a statement, SQLite 32,766. So a list is *one* parameter, and the
-text of its statement is the same for every list.
+Servers and drivers limit the number of parameters: PostgreSQL takes 65,535 in
+a statement, SQLite 32,766. So a list is *one* parameter, and the text of its
+statement is the same for every list.
 
 Values, ``is_member``:
 
 - PostgreSQL has arrays: ``= ANY (…)``;
 - SQLite has none, and reads JSON as a table: ``IN (SELECT … json_each(…))``;
-- PyMySQL writes values into the text, of which there may be any number up to
-  the server's ``max_allowed_packet``. A subquery of JSON would be bound by the
-  same, and MariaDB would evaluate it anew for each row of an UPDATE.
+- PyMySQL writes the values into the text; only the server's
+  ``max_allowed_packet`` limits their number. It would also limit a subquery of
+  JSON, which MariaDB would evaluate anew for each row of an UPDATE.
 
 Rows, ``rows``: all of them read JSON as a table, and join it.
 
-A few values have a parameter each all the same: servers plan best with what
-they see, and on MariaDB SQLAlchemy has nothing to expand, which takes a fifth
-of the CPU of a call.
+But a few values have a parameter each: servers plan best with values that they
+see, and on MariaDB it saves SQLAlchemy from expanding a list, which takes a
+fifth of the CPU of a call.
 """
 
 import json
@@ -37,12 +37,12 @@ T = TypeVar('T')
 
 _FEW = 8
 
-#: more values than a few: they are one parameter
+#: more than a few values: they are one parameter
 MANY = -1
 
 
 def how_many(values: Collection[object]) -> int:
-    """Return how many parameters values have, or MANY.
+    """Return how many parameters are needed for values, or MANY.
 
     :param values: the values
     """
@@ -55,8 +55,8 @@ def is_member(
     """Return the condition that a column has one of some values.
 
     :param column: the column
-    :param name: what the parameters begin with; that of MANY has this name,
-        and is a list
+    :param name: the beginning of the parameters' names; that of MANY has this
+        name, and is a list
     :param number: as ``how_many`` returns it
     """
     if number == 0:
@@ -75,9 +75,9 @@ def is_member(
 def rows(name: str, *columns: sa.ColumnElement[T]) -> sa.TableValuedAlias:
     """Return rows of values as a table, which a statement can join.
 
-    :param name: that of the table, and of its parameter, which is a list of
-        lists
-    :param columns: the columns that it has values for: text, or whole numbers
+    :param name: the name of the table, and of its parameter, which is a list
+        of lists
+    :param columns: the columns whose values it has: text, or whole numbers
     """
     given = [sa.column(str(column.key), _longer(column)) for column in columns]
     parameter = sa.bindparam(name, type_=_List())
@@ -89,7 +89,7 @@ def is_selected(
 ) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of the values of a SELECT.
 
-    It is evaluated once, and before the rows that it is a condition of.
+    The SELECT is evaluated once, before the rows that it is a condition for.
 
     :param column: the column
     :param select: a SELECT of one column
@@ -100,7 +100,7 @@ def is_selected(
 def members(name: str, values: Collection[object]) -> dict[str, object]:
     """Return the parameters of ``is_member``.
 
-    :param name: what they begin with
+    :param name: the beginning of their names
     :param values: the values
     """
     if how_many(values) == MANY:
@@ -112,7 +112,7 @@ def insert(columns: Sequence[sa.Column[T]], name: str = 'given') -> sa.Insert:
     """Return the INSERT of rows, all of them in one statement.
 
     :param columns: the columns of a table, which have no defaults
-    :param name: that of the parameter, a list of lists
+    :param name: the name of the parameter, a list of lists
     """
     given = rows(name, *columns)
     return sa.insert(columns[0].table).from_select(
@@ -123,7 +123,7 @@ def insert(columns: Sequence[sa.Column[T]], name: str = 'given') -> sa.Insert:
 class _List(sa.types.TypeDecorator[Any]):
     """A list of values as one parameter: an array, or else JSON.
 
-    :param item: the type of the values; None is lists of values
+    :param item: the type of the values; None if the values are lists
     """
 
     impl = sa.Text
@@ -138,7 +138,7 @@ class _List(sa.types.TypeDecorator[Any]):
     ) -> sa.types.TypeEngine[Any]:
         if self.item is None or not is_of(dialect, 'postgresql'):
             return sa.Text()
-        # With a length, a longer text would be cut.
+        # A type with a length would cut a longer text.
         return sa.ARRAY(sa.Text() if _is_text(self.item) else self.item)
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> object:
@@ -151,10 +151,10 @@ class _List(sa.types.TypeDecorator[Any]):
 
 
 def _longer(column: sa.ColumnElement[T]) -> sa.types.TypeEngine[T]:
-    """Return the type of a column, which text that is too long has not.
+    """Return the type of a column, with room for one more character.
 
-    MariaDB cuts it silently to the length of the type. With one character
-    more it is still none that the column has.
+    MariaDB silently cuts text to the length of the type. Text that is too long
+    for the column then stays too long, and equals no value in it.
     """
     kind: Any = column.type
     longer: sa.types.TypeEngine[T] = (
@@ -172,10 +172,10 @@ def _json(value: object) -> str:
 
 
 class _is_one_of(FunctionElement[bool]):
-    """A column, and the parameter that has values for it."""
+    """A column, and the parameter with values for it."""
 
-    # Not Boolean: SQLAlchemy would write "= 1" behind it, which hides the
-    # column from every index.
+    # Not Boolean: SQLAlchemy would append "= 1", and no index on the column
+    # could be used.
     type: sa.types.TypeEngine[Any] = sa.Integer()
     inherit_cache = True
 
@@ -203,7 +203,7 @@ def _in_array(element: _is_one_of, compiler: SQLCompiler, **kw: object) -> str:
 
 
 class _is_selected(FunctionElement[bool]):
-    """A column, and the SELECT that has values for it."""
+    """A column, and the SELECT with values for it."""
 
     type: sa.types.TypeEngine[Any] = sa.Integer()
     inherit_cache = True
@@ -222,12 +222,13 @@ def _in_array_of(
     element: _is_selected, compiler: SQLCompiler, **kw: object
 ) -> str:
     column, values = (compiler.process(each, **kw) for each in element.clauses)
-    # Without statistics it reads all that IN has found for each row.
+    # With IN and without statistics, PostgreSQL reads all found values for
+    # each row.
     return f'({column} = ANY (ARRAY{values}))'
 
 
 class _rows(FunctionElement[object]):
-    """A parameter that has rows, and the columns that they are for."""
+    """A parameter with rows, and the columns of these rows."""
 
     inherit_cache = True
 
@@ -266,8 +267,8 @@ def _json_each(element: _rows, compiler: SQLCompiler, **kw: object) -> str:
         f"json_extract(value, '$[{number}]') AS {name}"
         for number, (name, _, _) in enumerate(columns)
     )
-    # A subquery with a LIMIT is read once, and gets an index if need be; else
-    # SQLite may read all of it for each row that is joined.
+    # SQLite reads a subquery with a LIMIT once, and makes an index for it if
+    # needed; without one it may read all of it for each row that is joined.
     source = f'json_each({values}) LIMIT -1'
     return f'(SELECT {paths} FROM {source})'  # noqa: S608
 
@@ -276,7 +277,7 @@ def _json_each(element: _rows, compiler: SQLCompiler, **kw: object) -> str:
 def _json_array(element: _rows, compiler: SQLCompiler, **kw: object) -> str:
     values, columns = element.parts(compiler)
     paths = ', '.join(
-        # A cast to a length would cut what is longer.
+        # A cast to a length would cut a longer text.
         f'value ->> {number} AS {name}'
         if text
         else f'CAST(value ->> {number} AS {type_}) AS {name}'

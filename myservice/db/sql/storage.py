@@ -1,9 +1,9 @@
-"""How MariaDB and MySQL store our tables, whatever the server would do.
+"""How MariaDB and MySQL store our tables, whatever the server's defaults are.
 
-Its defaults may be MyISAM or Aria, which know no transactions, a row format
-of InnoDB in which our indexes do not fit, or a character set without most of
-Unicode. So each CREATE TABLE says all of it, whether a migration or
-``create_all()`` sends it.
+The defaults may be MyISAM or Aria, which have no transactions, a row format of
+InnoDB in which our indexes do not fit, or a character set without most of
+Unicode. So each CREATE TABLE names engine, row format and character set,
+whether a migration or ``create_all()`` sends it.
 """
 
 import itertools
@@ -25,10 +25,10 @@ _TABLES = sa.text(
 
 
 def say(table: sa.Table, dialect: sa.Dialect) -> None:
-    """Let the CREATE TABLE of a table say how it is stored.
+    """Set in the CREATE TABLE of a table how it is stored.
 
     :param table: the table; it stays as it is for other databases
-    :param dialect: that of the database where it is to be created
+    :param dialect: the dialect of the database that the table is created in
     """
     if is_of(dialect, 'mysql'):
         options = {
@@ -50,7 +50,7 @@ def say_all(
     tables: Iterable[sa.Table],
     **__: object,
 ) -> None:
-    """Do so for all tables of a metadata, as it listens to before_create."""
+    """Do so for all tables of a metadata; listens to before_create."""
     for table in tables:
         say(table, connection.dialect)
 
@@ -58,10 +58,10 @@ def say_all(
 def conversions(
     connection: sa.Connection, names: Iterable[str]
 ) -> dict[str, str]:
-    """Return what puts right those tables that are stored in another way.
+    """Return statements that convert tables which are stored in another way.
 
     :param connection: a connection to their database
-    :param names: of the tables; those that do not exist are left out
+    :param names: the names of the tables; those that do not exist are left out
     :returns: name to the ALTER TABLE, which writes the whole table anew
     """
     if not is_of(connection.dialect, 'mysql'):

@@ -1,6 +1,6 @@
 """Column types that mean the same on every server.
 
-Migrations use them too, so what a type means must not change.
+Migrations use them too, so the meaning of a type must not change.
 """
 
 import datetime
@@ -14,8 +14,8 @@ from myservice.db.sql.dialects import is_of
 def exact_collation(dialect: sa.Dialect) -> str | None:
     """Return the collation that compares code by code.
 
-    :param dialect: that of the database
-    :returns: its name; None where it is the default, as in SQLite
+    :param dialect: the dialect of the database :returns: its name; None where
+        it is the default, as in SQLite
     """
     if is_of(dialect, 'mysql'):
         is_mariadb = getattr(dialect, 'is_mariadb', False)
@@ -26,9 +26,9 @@ def exact_collation(dialect: sa.Dialect) -> str | None:
 class ExactString(sa.types.TypeDecorator[str]):
     """Text that identifies something: compared and sorted code by code.
 
-    The servers' default collations take 'h1' for 'H1' (MySQL, MariaDB), or
-    'h1' for 'h1 ' (utf8mb4_bin pads with blanks), or sort by language
-    (PostgreSQL), where no two servers agree.
+    With the servers' default collations 'h1' equals 'H1' (MySQL, MariaDB) or
+    'h1 ' (utf8mb4_bin pads with blanks), or text is sorted by language
+    (PostgreSQL), differently on each server.
     """
 
     impl = sa.String

@@ -1,8 +1,7 @@
-"""What statements do: which write or lock, and which end the transaction.
+"""The effects of statements: do they write or lock, or end the transaction?
 
-Of a construct SQLAlchemy knows it. A text is looked at without what says
-nothing: names, comments, what is quoted. Where it is not surely a read, it is
-taken to write.
+SQLAlchemy's constructs tell it. In a text, names, comments and quoted parts
+are ignored. If it is not surely a read, it counts as a write.
 """
 
 import enum
@@ -22,17 +21,17 @@ from myservice.db.sql.dialects import backend_of
 
 
 class Effect(enum.IntEnum):
-    """What a statement does; more includes less."""
+    """The effect of a statement; more includes less."""
 
     READS = 0
     LOCKS = 1
     WRITES = 2
 
 
-# What says what it does in SQL only.
+# Constructs whose effect is only in their SQL.
 IN_SQL = (sa.TextClause, sa.schema.ExecutableDDLElement, str)
 
-# What SQLAlchemy calls those parts of a SELECT that may write or lock.
+# SQLAlchemy's names for the parts of a SELECT that may write or lock.
 _TELLING = {'insert', 'update', 'delete', 'textclause', 'clause'}
 
 _OF_SAVEPOINTS = (
@@ -48,14 +47,14 @@ _CONTENTS = re.compile(
     r"""|/\*(?!M?!).*?\*/""",
     re.S,
 )
-# The same to MariaDB.
+# The same for MariaDB.
 _MYSQL_CONTENTS = re.compile(
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--(?=\s)[^\n]*|#[^\n]*"""
     r"""|/\*(?!M?!).*?\*/""",
     re.S,
 )
 
-# Whatever follows them, a statement cannot begin with anything else.
+# Lines of comment at the beginning: no statement begins with these signs.
 _LEADING = re.compile(r'\A(?:\s*(?:--|#)[^\n]*\n)+')
 
 _READS = re.compile(
@@ -69,7 +68,7 @@ _LOCKS = re.compile(
 )
 _WRITES = re.compile(r'\b(?:insert|update|delete|merge|into)\b', re.I)
 _ANOTHER = re.compile(r';\s*\S')
-# By ANALYZE, EXPLAIN executes what it explains.
+# With ANALYZE, EXPLAIN executes the statement.
 _EXECUTES = re.compile(r'\banaly[sz]e\b', re.I)
 _EXECUTED = re.compile(r'\b(?:create|refresh|execute|declare)\b', re.I)
 
@@ -80,7 +79,7 @@ _ENDS = re.compile(
     r'|set\s+(?:(?:session|local)\s+|@@(?:session\.|local\.)?)?autocommit)\b',
     re.I,
 )
-# MariaDB commits before and after these, without a word.
+# MariaDB silently commits before and after these.
 _COMMITS = re.compile(
     r'\A\s*(?:alter|(?:create|drop)(?!(?:\s+or\s+replace)?\s+temporary)'
     r'|rename|truncate|grant|revoke|(?:un)?lock\s+tables?'
@@ -89,8 +88,8 @@ _COMMITS = re.compile(
     re.I,
 )
 
-# To look at a SELECT takes longer than to look it up. It is not kept for that:
-# it may have values in it, however large.
+# Examining a SELECT takes longer than looking it up. The cache does not keep
+# it alive: it may contain values of any size.
 _reading: weakref.WeakSet[sa.Executable] = weakref.WeakSet()
 
 
@@ -116,7 +115,7 @@ def writes(statement: sa.Executable | str) -> bool:
 
 
 def refuse_write(statement: sa.Executable | str) -> None:
-    """Refuse a statement where there is only reading, without locks.
+    """Refuse a statement that does more than read without locks.
 
     :param statement: an executable of SQLAlchemy, or SQL
     :raises WriteInReadOnly: when it may write, or locks
@@ -165,7 +164,8 @@ def _effect_of_part(part: visitors.Visitable) -> Effect:
 
 
 def _readings(sql: str) -> tuple[str, str]:
-    # They differ in what ends a string, and in what begins a comment.
+    # Databases differ in the ends of strings, and in the beginnings of
+    # comments.
     sql = _LEADING.sub('', sql)
     return _CONTENTS.sub(' ', sql), _MYSQL_CONTENTS.sub(' ', sql)
 
@@ -199,7 +199,8 @@ def ends_transaction(
     """Return whether a statement ends the transaction that it is sent in.
 
     :param statement: an executable of SQLAlchemy, or SQL
-    :param dialect: that of the database, some of which commit before DDL
+    :param dialect: the dialect of the database; some databases commit before
+        DDL
     """
     if not isinstance(statement, IN_SQL):
         return False

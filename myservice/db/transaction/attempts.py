@@ -1,4 +1,4 @@
-"""The attempts of one call: after which error there is another, and when."""
+"""The attempts of one call: which errors are followed by another, and when."""
 
 import contextlib
 import logging
@@ -28,7 +28,8 @@ _REFUSALS = (
 )
 _LOST = (exception.CommitUnknown, db_exception.DBConnectionError)
 
-# A deadlock is over when it is reported; a second would be a thousand calls.
+# In seconds. A deadlock is over when it is reported; waiting a second would
+# cost a thousand calls.
 _SHORT_START = 0.01
 
 
@@ -38,10 +39,10 @@ R = TypeVar('R')
 class Attempts(Generic[R]):
     """One call and its attempts.
 
-    :param call: the operation of all of them
+    :param call: the operation of all attempts
     :param attempt: makes one attempt and returns the result
-    :param find_trace: returns the result of an earlier attempt, if that has
-        left its trace in the database, else raises NotFound
+    :param find_trace: returns the result of an earlier attempt that has left
+        its trace in the database, else raises NotFound
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Attempts(Generic[R]):
                 result = self._in_turn()
             except Exception as error:
                 transient = self._transient(error)
-                # What is transient has done nothing, or is a doubt.
+                # A transient error has done nothing, or is a doubt.
                 self._operation.sent = self._doubt is not None
                 self._wait_or_give_up(number, transient)
             else:
@@ -82,7 +83,7 @@ class Attempts(Generic[R]):
             number += 1
 
     def _transient(self, error: Exception) -> Exception:
-        """Return what is transient in an error, or raise what is final."""
+        """Return the transient cause of an error, or raise the final one."""
         if operation.says_unknown(error):
             raise error
         if isinstance(error, errors.TRANSIENT):
@@ -93,12 +94,12 @@ class Attempts(Generic[R]):
             self._doubt = error
             return error
         if isinstance(error, exception.TransactionDoomed):
-            # What doomed it was caught on its way up.
+            # The error that doomed it was caught on its way up.
             if isinstance(error.__cause__, errors.TRANSIENT):
                 return error.__cause__
         if self._doubt is None or not errors.is_typed(error):
             raise error
-        # It says nothing of the attempt that was lost.
+        # This error does not tell about the attempt that was lost.
         raise self._unknown(error) from error
 
     def _in_turn(self) -> R:
@@ -126,18 +127,18 @@ class Attempts(Generic[R]):
 
     @contextlib.contextmanager
     def foreign_doubts(self) -> Iterator[None]:
-        """Note that a COMMIT that is lost in this block is another one's."""
+        """Note that a COMMIT in this block belongs to another operation."""
         try:
             yield
         except exception.CommitUnknown:
             self._final = True
             raise
         finally:
-            # What was committed meanwhile was another one's.
+            # COMMITs in between belong to another operation.
             self._operation.sent = False
 
     def settle_doubt(self) -> None:
-        """Note that it is known what became of the attempts so far."""
+        """Note that the outcome of the attempts so far is known."""
         if self._doubt is not None:
             self._doubt = None
             self._operation.sent = False

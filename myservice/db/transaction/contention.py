@@ -1,4 +1,4 @@
-"""Contention: calls that have collided do not do so again and again."""
+"""Contention: calls that have collided do not collide again and again."""
 
 import collections
 import contextlib
@@ -12,7 +12,7 @@ from myservice.db.engine import fair_lock
 from myservice.db.engine import fork
 from myservice.db.engine.engines import Engines
 
-# In seconds. PostgreSQL takes one to find a deadlock.
+# In seconds. PostgreSQL takes one second to find a deadlock.
 _LONGEST = 10
 
 
@@ -23,9 +23,10 @@ class Collisions:
     """Lets attempts go in single file for a while after some have collided.
 
     Transactions that want the same rows roll each other back again and again
-    when all of them try again at once, and those who fail most wait longest.
-    In single file they cannot. It lasts ten times as long as the collision
-    took, so that no more than a tenth of the time is lost by collisions.
+    when all of them try again at once, and those that fail most wait longest.
+    In single file they cannot. Single file lasts ten times as long as the
+    collision took, so that no more than a tenth of the time is lost by
+    collisions.
     """
 
     def __init__(self) -> None:
@@ -33,20 +34,20 @@ class Collisions:
         self._until = 0.0
 
     def note(self, seconds: float) -> None:
-        """Note that an attempt collided, after so many seconds."""
+        """Note that an attempt collided, and after how many seconds."""
         until = time.monotonic() + min(10 * seconds, _LONGEST)
         self._until = max(self._until, until)
 
     def avoid(self, attempt: Callable[[], R]) -> R:
-        """Make an attempt, in its turn where that is called for."""
+        """Make an attempt, in its turn after a collision."""
         left = self._until - time.monotonic()
         if left <= 0:
             return attempt()
         place = fair_lock.Place(self._turns)
         try:
-            # Whoever is held up by something else, as by a lock of another
-            # process, holds up nobody here for longer than that. An attempt
-            # inside of another one goes in the turn of that.
+            # An attempt that waits for something else, such as a lock of
+            # another process, delays nobody here for longer than that. An
+            # attempt inside of another one uses the turn of that one.
             with contextlib.suppress(exception.WouldWaitForItself):
                 place.take(left)
             return attempt()
@@ -55,14 +56,14 @@ class Collisions:
 
 
 class _Known:
-    """The collisions of this process; a forked child begins at none."""
+    """The collisions of this process; a forked child begins without any."""
 
     def __init__(self) -> None:
         self.renew()
         fork.renew_in_child(self)
 
     def renew(self) -> None:
-        """Begin at none."""
+        """Begin without any."""
         self.of: weakref.WeakKeyDictionary[
             Engines, collections.defaultdict[str, Collisions]
         ] = weakref.WeakKeyDictionary()
@@ -74,9 +75,9 @@ _known = _Known()
 def collisions_of(engines: Engines, function: str) -> Collisions:
     """Return the collisions of the calls of a function.
 
-    They are those that are likely to want the same rows.
+    Calls of the same function are likely to want the same rows.
 
-    :param engines: those that the calls use
+    :param engines: the engines that the calls use
     :param function: its name
     """
     try:

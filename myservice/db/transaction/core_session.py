@@ -1,4 +1,4 @@
-"""The Core sessions: they execute statements, and know no objects.
+"""The Core sessions: they execute statements, without objects.
 
 A Session of SQLAlchemy would take as much CPU again as the statement itself.
 """
@@ -22,7 +22,7 @@ from myservice.db.transaction.annotations import Parameters
 
 
 class _Core:
-    """What Core sessions have in common."""
+    """The common parts of Core sessions."""
 
     __slots__ = ('_connection', '_engine')
 
@@ -36,7 +36,7 @@ class _Core:
         return operation.current()
 
     def get_bind(self) -> sa.Engine:
-        """Return what it executes on, which knows its dialect."""
+        """Return the engine that it executes on, which has the dialect."""
         return self._engine
 
     def execute(
@@ -144,8 +144,9 @@ class CoreSession(_Core):
                 self._call.sent = True
             return result
         except errors.TRANSIENT as error:
-            # A write commits by itself: to lose its reply is to lose that of
-            # a COMMIT, and once it is done no error may say that it is not.
+            # A write commits by itself: losing its reply is like losing that
+            # of a COMMIT, and after the write no error may say that it was not
+            # done.
             if done or (writes and errors.is_lost(error)):
                 raise errors.commit_unknown(error) from error
             raise
@@ -153,7 +154,7 @@ class CoreSession(_Core):
     def _count_write(
         self, statement: sa.Executable, params: Parameters | None
     ) -> None:
-        # A list of parameters is a statement for each in most drivers.
+        # With a list of parameters most drivers send a statement for each.
         self._written += len(params) if isinstance(params, list) else 1
         if self._written > self._writes:
             raise exception.SecondWriteInAutocommit(
@@ -168,8 +169,8 @@ class CoreTransaction(_Core):
     The block commits at its end, and rolls back if an exception leaves it, or
     if a statement has failed.
 
-    :param engine: an engine that need not fire events: what its listeners
-        would do at BEGIN and COMMIT is done here
+    :param engine: an engine that need not fire events: this class does what
+        its listeners would do at BEGIN and COMMIT
     """
 
     __slots__ = ('_failure',)
@@ -202,7 +203,7 @@ class CoreTransaction(_Core):
         self.close()
 
     def close(self) -> None:
-        """Do nothing: outside of its block it has nothing to give back."""
+        """Do nothing: outside of its block it has no connection."""
 
     def locks(self) -> bool:
         """Return True: a get by id locks its row."""

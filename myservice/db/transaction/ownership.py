@@ -1,9 +1,9 @@
-"""Who opened a transaction ends it, and nobody else.
+"""Only the block that opened a transaction ends it.
 
-Parts that join get the session into their hands, and by it SQLAlchemy's
-objects, each of which could commit, roll back or close what belongs to all.
-While a transaction is shared, they refuse that before anything has changed, so
-that it goes on.
+Functions that join a transaction, its *parts*, get the session, and through it
+SQLAlchemy's objects, each of which could commit, roll back or close the common
+transaction. While a transaction is shared, these objects refuse that before
+anything has changed, so the transaction goes on.
 """
 
 import functools
@@ -31,9 +31,9 @@ class OwnedTransaction(orm.SessionTransaction):
     """A transaction of a session, or a savepoint, which its block ends."""
 
     session: Any
-    # Whether others have it in their hands, too, and must not end it.
+    # Whether parts have it, too, which must not end it.
     is_shared = False
-    # Whether what it has done is committed, or part of what is around it.
+    # Whether its changes are committed, or part of the transaction around it.
     is_kept = False
 
     def commit(self, *args: bool, **kwargs: bool) -> None:
@@ -84,9 +84,9 @@ class OwnedTransaction(orm.SessionTransaction):
         super().prepare()
 
     def refuse_part(self, what: str) -> None:
-        """Refuse what would end it.
+        """Refuse a command that would end it.
 
-        :param what: what was asked for
+        :param what: the command
         :raises NotTransactionOwner: while it is shared
         """
         if self.is_shared:
@@ -99,7 +99,7 @@ class OwnedTransaction(orm.SessionTransaction):
         traceback: types.TracebackType | None,
     ) -> None:
         failures = [*self.session.failures]
-        # SQLAlchemy says nothing of a flush that failed and was caught.
+        # SQLAlchemy does not report a flush that failed and was caught.
         failed = type_ is None and self._has_failed()
         super().__exit__(type_, value, traceback)
         if failed and failures:
@@ -133,9 +133,9 @@ def _admitted(method: F) -> F:
 
 
 class ReadingConnection(sa.Connection):
-    """The connection of a session, which does not write if that only reads.
+    """The connection of a session, which refuses writes if that only reads.
 
-    Whatever the session sends, in any of its ways, it sends by these.
+    A session sends everything by these methods.
     """
 
     transaction: OwnedTransaction
@@ -200,13 +200,13 @@ class SharedConnection(ReadingConnection):
         :param exception: the error
         :raises NotTransactionOwner: without one, while the transaction lasts
         """
-        # SQLAlchemy always names what it has lost the connection by.
+        # SQLAlchemy always passes the error that has lost the connection.
         if exception is None:
             self._refuse_part('invalidate()')
         super().invalidate(exception)
 
     def execution_options(self, **options: object) -> sa.Connection:
-        """Set options; the isolation level is one of the transaction.
+        """Set options; the isolation level belongs to the transaction.
 
         :param options: as SQLAlchemy's
         :returns: this connection
@@ -217,14 +217,14 @@ class SharedConnection(ReadingConnection):
         return super().execution_options(**options)
 
     def get_transaction(self) -> sa.RootTransaction | None:
-        """Return the transaction, with nothing in it that ends it."""
+        """Return the transaction, without the methods that end it."""
         return self._lend(super().get_transaction())
 
     def get_nested_transaction(self) -> sa.NestedTransaction | None:
-        """Return the savepoint, with nothing in it that ends it."""
+        """Return the savepoint, without the methods that end it."""
         return self._lend(super().get_nested_transaction())
 
-    # By these a Session finds what it joins when it is bound to a connection.
+    # A Session that is bound to a connection finds by these what it joins.
     def _get_required_transaction(self) -> sa.RootTransaction:
         return self._lend(super()._get_required_transaction())
 
@@ -248,7 +248,7 @@ class SharedConnection(ReadingConnection):
 
 
 class _Lent:
-    """A transaction of a connection, in the hands of a part."""
+    """A transaction of a connection, as parts get it."""
 
     def __init__(self, transaction: object) -> None:
         self._transaction = transaction
@@ -270,12 +270,12 @@ class _Lent:
 
 
 def own(transaction: orm.SessionTransaction) -> OwnedTransaction:
-    """Let a transaction be ended by its block only, once it is shared.
+    """Let only its block end a transaction, once it is shared.
 
-    :param transaction: one that SQLAlchemy has just made
+    :param transaction: a transaction that SQLAlchemy has just made
     :returns: the same
     """
-    # SQLAlchemy makes them by itself, of no class but its own.
+    # SQLAlchemy makes them itself, and only of its own class.
     transaction.__class__ = OwnedTransaction
     return cast(OwnedTransaction, transaction)
 
@@ -284,8 +284,8 @@ def guard(connection: sa.Connection, transaction: OwnedTransaction) -> None:
     """Let a connection not end a transaction that is shared, nor write where
     its session only reads.
 
-    :param connection: what the session has got for it
-    :param transaction: that of the session
+    :param connection: the session's connection for it
+    :param transaction: the transaction of the session
     """
     if transaction.is_shared:
         connection.__class__ = SharedConnection

@@ -1,20 +1,20 @@
 """When a call is tried again, and how a lost COMMIT is settled.
 
-Retries belong to whoever owns the transaction, with COMMIT inside of the
-loop. A call that joined a transaction is not repeated: its error has undone,
-or doomed, the work of others, and goes up to the owner.
+The owner of the transaction retries, with COMMIT inside of the loop. A call
+that joined a transaction is not repeated: its error has undone, or doomed, the
+work of others, and goes up to the owner.
 
 After a transient error nothing was done, and the call starts anew. After
-``CommitUnknown`` it may have been done, or may yet be, as the lost command
+``CommitUnknown`` it may have been done, or may still be, as the lost command
 can still be on its way. A read would not tell, so the call is repeated: its
-first statement meets the same key, or the same row lock, as the lost one, and
-waits until the server has decided that. Then
+first statement needs the same key, or the same row lock, as the lost one, and
+waits until the server has decided the lost one. Then
 
 - the call succeeds: the lost attempt had no effect, or one that repeating
   does not change;
-- or it is refused (``NotFound``, ``Conflict``): perhaps by what the lost
-  attempt did. The function's *settle* looks for the uuid of the operation. If
-  it is there, the call was done; if not, nobody can tell: ``CommitUnknown``.
+- or it is refused (``NotFound``, ``Conflict``): perhaps because of the lost
+  attempt. The function's *settle* looks for the uuid of the operation. If it
+  finds it, the call was done; if not, nobody can tell: ``CommitUnknown``.
 """
 
 import functools
@@ -66,13 +66,13 @@ def retry_on_failure(
     *,
     settle: Callable[..., R] | None = None,
 ) -> object:
-    """Repeat a public function that owns its transaction, where that is right.
+    """Repeat a public function that owns its transaction, if that is safe.
 
     :param function: the function; its first argument is the context
     :param settle: called with the function's arguments and a read-only
-        ``session`` when the function is refused after a lost COMMIT: returns
-        what the function would have if ``session.operation`` has left its
-        trace, else raises NotFound. A function whose effect is the same
+        ``session`` when the function is refused after a lost COMMIT: if
+        ``session.operation`` has left its trace, it returns the result of the
+        function, else it raises NotFound. A function whose effect is the same
         however often it is repeated needs none.
     """
     if function is None:
@@ -99,7 +99,7 @@ def retry_on_failure(
         def find_trace() -> R:
             if settle is None:
                 raise exception.NotFound()
-            # From the primary, whatever would do for the caller.
+            # From the primary, even if the caller accepts stale reads.
             session = get_session(read_only=True)
             with session.begin():
                 return settle(*args, session=session, **kwargs)
@@ -124,7 +124,7 @@ def trace_in(
 ) -> Callable[..., TheRow | None]:
     """Return the settle of a call that leaves its uuid in a column.
 
-    :param column: where the operation's uuid is left; it begins a key or an
+    :param column: the column of the operation's uuid; it begins a key or an
         index
     :param row_class: the class of the row that the call returns; None if the
         call returns nothing
@@ -146,10 +146,11 @@ def in_batches(function: Callable[P, int]) -> Callable[P, int]:
     """Repeat a public function until nothing is left for it to do.
 
     Each batch is a transaction of its own, so that locks are held for a short
-    time only, and what was done stays done when the next one fails.
+    time only, and earlier batches stay done when one fails.
 
-    :param function: wrapped by ``retry_on_failure``; takes ``batch_size`` and
-        returns how much it has done, less than that where nothing is left
+    :param function: a function wrapped by ``retry_on_failure``; takes
+        ``batch_size`` and returns how much it has done, less than that if
+        nothing is left
     :returns: a function that returns the sum
     """
     signature = inspect.signature(function)
@@ -176,17 +177,17 @@ def run_in_transaction(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> R:
-    """Run a function in a transaction, again as a whole where that is right.
+    """Run a function in a transaction, and repeat all of it if that is safe.
 
-    Everything that the function does with the context happens once, or not
-    at all and an error is raised. Inside of an open transaction it joins, and
-    is not repeated.
+    Everything that the function does with the context happens once; or it does
+    not happen, and an error is raised. Inside of an open transaction the
+    function joins, and is not repeated.
 
     :param context: the caller
-    :param function: called with the context and the other arguments; what it
-        does besides the database is repeated too
-    :returns: what the function returned
-    :raises InvalidInput: when context is no RequestContext
+    :param function: called with the context and the other arguments; its
+        effects outside of the database are repeated too
+    :returns: the result of the function
+    :raises InvalidInput: when context is not a RequestContext
     :raises CommitUnknown: when the connection was lost during COMMIT and the
         database could not be reached again to tell
     """
@@ -204,7 +205,8 @@ def run_in_transaction(
                 sa.insert(models.Operation),
                 {'id': session.operation.id, 'attempt': len(results) - 1},
             )
-            # The key was free, so no earlier attempt has held or will.
+            # The key was free, so no earlier attempt was committed, or will
+            # be.
             made.settle_doubt()
             with made.foreign_doubts():
                 result = results[-1] = body()

@@ -1,4 +1,4 @@
-"""Sessions and transactions: the one home of their rules.
+"""Sessions and transactions: their rules, in one place.
 
 Every public function is one transaction::
 
@@ -10,7 +10,7 @@ Every public function is one transaction::
 Core, of statements only; for reads; and for a write that is one statement.
 Inside ``with transaction(context):`` all of them give the session that is open
 there, whose ``begin()`` then opens nothing and whose ``commit()`` leaves the
-commit to the owner. When to try again is not decided here but in retry.py.
+commit to the owner. retry.py decides when to try again.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from myservice.db.transaction.orm_session import Session
 
 
 class AnySession(Protocol):
-    """What can be used of any session, whichever form it has."""
+    """The methods that sessions of all forms have."""
 
     @property
     def operation(self) -> Operation:
@@ -86,7 +86,7 @@ class AnySession(Protocol):
         ...
 
     def get_bind(self) -> sa.Engine | sa.Connection:
-        """Return what it executes on, which knows its dialect."""
+        """Return the engine or connection that it executes on."""
         ...
 
     def locks(self) -> bool:
@@ -94,7 +94,7 @@ class AnySession(Protocol):
         ...
 
     def close(self) -> None:
-        """Give everything back; in a transaction, that is its owner's."""
+        """Give everything back; in a transaction only the owner does so."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -137,7 +137,7 @@ def get_session(
 ) -> Session: ...
 
 
-# Without a context there is nothing that it could join.
+# Without a context there is no transaction to join.
 @overload
 def get_session(
     *, read_only: Literal[True], autocommit: bool = False, core: bool = False
@@ -176,20 +176,20 @@ def get_session(
     """Return a session in one of four forms.
 
     By default it is SQLAlchemy's Session, for a transaction. The others are
-    Core sessions: they execute statements, know no objects, and two travel
-    only as the statements themselves. Where the context is inside of
+    Core sessions: they execute statements, have no objects, and two of them
+    send no BEGIN and COMMIT. If the context is inside of
     ``transaction(context)``, all of them are the session there.
 
     :param context: the caller; without one the session stands alone
     :param read_only: for reads; a write raises before it is sent
     :param autocommit: for a write that is one statement; a second one raises
-    :param core: for a transaction that is only statements
-    :param bind: what a Session works on instead: any engine or connection;
-        if the connection has begun a transaction, whoever began it commits
-    :param binds: model to what a Session works on for that model; the commits
-        are one after the other, and the last can fail alone
+    :param core: for a transaction of statements only
+    :param bind: the engine or connection that a Session uses instead; if the
+        connection has begun a transaction, the caller that began it commits
+    :param binds: model to the engine or connection that a Session uses for it;
+        the commits are one after the other, and the last can fail alone
     :returns: a Session, CoreSession or CoreTransaction, not yet begun
-    :raises InvalidInput: for a bind where something else is asked for too
+    :raises InvalidInput: for a bind together with another form
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed
@@ -204,7 +204,7 @@ def get_session(
         for each in (bind, *(binds or {}).values()):
             known = each is None or isinstance(each, sa.Engine | sa.Connection)
             _refuse_bind(
-                not known, f'{each!r:.100} is no Engine or Connection'
+                not known, f'{each!r:.100} is not an Engine or Connection'
             )
             _refuse_bind(each and each.dialect.is_async, 'it is for asyncio')
         default = bind or ours.get_engine('transaction')
@@ -237,23 +237,23 @@ def transaction(
     :param context: the caller; its ``elevated()`` copies join too
     :param read_only: a consistent snapshot, without locks; refuses writes
     :param independent: own a transaction also inside of another one, on a
-        second connection; on SQLite its first statement is refused by
-        WouldWaitForItself where the other one has begun to write
+        second connection; on SQLite its first statement raises
+        WouldWaitForItself if the other one has begun to write
     :param handover: let any thread use it, though never two at once;
         otherwise it belongs to the thread or task that opened it
-    :param bind: own a transaction on this connection of
-        ``get_engine(context, read_only)``; if it has begun one, whoever began
-        it commits
+    :param bind: own a transaction on this connection of ``get_engine(context,
+        read_only)``; if it has begun one, the caller that began it commits
     :returns: a context manager that gives the Session
     :raises TransactionInUse: when the transaction of the context belongs to
         another thread or asyncio task
     :raises TransactionDoomed: when a statement in it has failed, and the
         block goes on or ends without an exception
-    :raises TransactionEnded: for who uses the session after the block, or
-        listens to its end where no call can join any more
-    :raises NotTransactionOwner: for who would end it inside of the block
-    :raises InvalidInput: when context is no RequestContext; for a bind inside
-        of an open transaction, or one that is no connection of that engine
+    :raises TransactionEnded: when the session is used after the block, or by a
+        listener to its end where no call can join any more
+    :raises NotTransactionOwner: when the transaction is ended inside of the
+        block
+    :raises InvalidInput: when context is not a RequestContext; for a bind
+        inside of an open transaction, or of another engine
     :raises CommitUnknown: when the connection was lost during COMMIT
     """
     check_context(context)
@@ -265,7 +265,7 @@ def transaction(
         return
     own = _own_session(context, read_only, bind)
     opened = Transaction(own, handover, context.transaction_slot)
-    # Longer than that no answer is waited for.
+    # No answer is waited for longer than that.
     patience = engines.get_engines(context).conf.database.read_timeout
     call = operation.current()
     try:
@@ -283,11 +283,11 @@ def _own_session(
     if read_only:
         purpose = 'stale_snapshot' if context.takes_stale else 'snapshot'
     if bind is not None:
-        # Calls that join rely on its isolation level, and on our errors.
+        # Calls that join rely on its isolation level and on our errors.
         ours = engines.get_engine(context, read_only)
         _refuse_bind(
             not isinstance(bind, sa.Connection) or bind.engine is not ours,
-            'it is no connection of get_engine()',
+            'it is not a connection of get_engine()',
         )
         _refuse_bind(
             is_autocommit(bind.get_execution_options()), 'it is in AUTOCOMMIT'
@@ -307,9 +307,9 @@ def _refuse_bind(refused: object, reason: str) -> None:
 def savepoint(context: RequestContext) -> Iterator[Session]:
     """Let a part of a transaction fail alone.
 
-    An exception that leaves the block undoes what the block has written, and
-    the transaction can go on; unless the error was one that has rolled all of
-    it back (a deadlock, a certification failure, a snapshot conflict).
+    An exception that leaves the block undoes the writes of the block, and the
+    transaction can go on; unless the error has rolled back all of it (a
+    deadlock, a certification failure, a snapshot conflict).
 
     :param context: the caller, inside of ``transaction(context)``
     :returns: a context manager that gives the Session
@@ -331,9 +331,9 @@ def savepoint(context: RequestContext) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def undo_on_refusal(context: RequestContext) -> Iterator[None]:
-    """Let a function that refuses after it has written undo what it wrote.
+    """Undo the writes of a function that refuses after it has written.
 
-    Its own transaction is rolled back as a whole. Where it joined, the caller
+    Its own transaction is rolled back as a whole. If it joined one, the caller
     may catch the refusal and go on, so its writes need a savepoint.
 
     :param context: the caller of the function
@@ -346,10 +346,10 @@ def undo_on_refusal(context: RequestContext) -> Iterator[None]:
 
 
 def open_transaction(context: RequestContext | None) -> Transaction | None:
-    """Return what calls with a context join, or None.
+    """Return the transaction that calls with a context join, or None.
 
-    :raises InvalidInput: when context is no RequestContext
-    :raises TransactionInUse: when the transaction is that of a process that
+    :raises InvalidInput: when context is not a RequestContext
+    :raises TransactionInUse: when the transaction belongs to a process that
         this one was forked from
     """
     if context is None:

@@ -1,4 +1,4 @@
-"""Counters of what the layer did in this process."""
+"""Counters of the layer's work in this process."""
 
 import collections
 import dataclasses
@@ -9,16 +9,15 @@ from myservice.db.engine import fork
 
 
 class _Counters:
-    """What is counted in this process; a forked child begins at nothing."""
+    """The counters of this process; a forked child begins at zero."""
 
     def __init__(self) -> None:
         self.renew()
         fork.renew_in_child(self)
 
     def renew(self) -> None:
-        """Begin at nothing."""
-        # Reentrant: the handler of a signal, or a finalizer, may call in the
-        # middle of it.
+        """Begin at zero."""
+        # Reentrant: a signal handler or a finalizer may call while it is held.
         self.lock = threading.RLock()
         self.calls: collections.Counter[str] = collections.Counter()
         self.retries: collections.Counter[str] = collections.Counter()
@@ -30,15 +29,15 @@ _counters = _Counters()
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What ``statistics()`` returns; all since the process started."""
+    """The result of ``statistics()``; all since the process started."""
 
-    #: function to how often it was called
+    #: function to the number of its calls
     calls: dict[str, int]
-    #: class of the error to how many attempts were repeated for it
+    #: class of the error to the number of attempts repeated for it
     retries: dict[str, int]
     #: commits whose reply was lost, and which were then settled
     in_doubt_resolved: int
-    #: those that ended as CommitUnknown
+    #: commits whose outcome stayed unknown: CommitUnknown was raised
     in_doubt_unresolved: int
     #: form of the engine to size, checked_out and overflow of its pool
     pools: dict[str, dict[str, int]]

@@ -147,7 +147,7 @@ class TestBind(base.DatabaseTestCase):
             ):
                 self.assertRaisesRegex(
                     exception.InvalidInput,
-                    'is no Engine or Connection',
+                    'is not an Engine or Connection',
                     db.api.get_session,
                     **arguments,
                 )
@@ -174,7 +174,7 @@ class TestBind(base.DatabaseTestCase):
                 engine.connect() as connection,
                 self.assertRaisesRegex(
                     exception.InvalidInput,
-                    'bind: it is no connection of get_engine',
+                    'bind: it is not a connection of get_engine',
                 ),
                 db.api.transaction(self.context, bind=connection),
             ):

@@ -35,7 +35,7 @@ REFUSED = {
     'sqlite:///file:{}?uri=true&mode=r': 'mode takes ro or rw or rwc',
     'sqlite:///file:{}?uri=true&cache=all': 'cache takes',
     'sqlite:///file:{}?uri=true&immutable=yes': 'immutable takes',
-    'sqlite:///file:{}?uri=true&imutable=1': 'imutable is no parameter',
+    'sqlite:///file:{}?uri=true&imutable=1': 'imutable is not a parameter',
     'sqlite:///file:{}?uri=true&mode=ro&mode=rw': 'mode is there more than',
     'sqlite:///file:{}?uri=true&nolock=1': 'write over one another',
     'sqlite:///file:{}?uri=true&cache=shared': 'lock whole tables',

@@ -77,8 +77,8 @@ WRONG = {
         'conv=x': 'conv',
         'ssl=true': 'ssl cannot be set in a URL',
         'compress=true': 'compress',
-        'sslmode=require': 'sslmode is no parameter; there are: binary_prefix',
-        'timeout=3&read_timeout=3': 'timeout is no parameter',
+        'sslmode=require': 'sslmode is not a parameter; there are: binary',
+        'timeout=3&read_timeout=3': 'timeout is not a parameter',
     },
     PSYCOPG: {
         'prepare_threshold=x': 'prepare_threshold',
@@ -93,8 +93,8 @@ WRONG = {
         'port=99999': 'port takes a number from 1 to 65535',
         'autocommit=true': 'autocommit cannot be set in a URL',
         'row_factory=x': 'row_factory',
-        'read_timeout=3': 'read_timeout is no parameter; there are: appl',
-        'ssl_ca=/x': 'ssl_ca is no parameter',
+        'read_timeout=3': 'read_timeout is not a parameter; there are: appl',
+        'ssl_ca=/x': 'ssl_ca is not a parameter',
     },
     SQLITE: {
         'timeout=x': 'timeout',
@@ -102,8 +102,8 @@ WRONG = {
         'detect_types=x': 'detect_types',
         'cached_statements=x': 'cached_statements',
         'check_same_thread=true': 'check_same_thread takes false or 0',
-        'isolation_level=DEFERRED': 'isolation_level is no parameter',
-        'read_timeout=3': 'read_timeout is no parameter; there are: cached_',
+        'isolation_level=DEFERRED': 'isolation_level is not a parameter',
+        'read_timeout=3': 'read_timeout is not a parameter; there are: cached',
         'mode=ro': 'mode needs uri=true',
     },
 }
