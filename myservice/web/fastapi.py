@@ -40,7 +40,7 @@ from fastapi.requests import HTTPConnection
 from myservice import db
 from myservice import exception
 from myservice.context import RequestContext
-from myservice.web import common
+from myservice.web import request_transaction
 
 # By default FastAPI has 40 threads. If all of them waited for the locks of an
 # open transaction, the transaction could not go on.
@@ -76,7 +76,7 @@ async def _make_context(request: HTTPConnection) -> RequestContext:
         # X_Roles would become X-Roles after a proxy has checked X-Roles.
         if '_' not in name:
             headers[name.upper().replace('-', '_')].append(value)
-    return common.make_context(
+    return request_transaction.make_context(
         {f'HTTP_{name}': ','.join(all_) for name, all_ in headers.items()},
         getattr(request.app.state, 'admin_roles', ('admin',)),
         # Other requests use the same thread.

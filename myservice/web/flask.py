@@ -8,7 +8,8 @@
 The transaction ends in the last of the functions that run after a request,
 before the first byte is sent, so that a COMMIT that fails is answered by a
 500. A streamed body runs without a transaction. Use it only behind
-keystonemiddleware: the context is made from headers, which are trusted.
+keystonemiddleware: the context is made from headers such as X-Project-Id (see
+``request_transaction.make_context``), which are trusted.
 
 A request inside of a request, as a view makes with ``test_client()``, has its
 own context and transaction. Flask has one ``g`` for both requests, but
@@ -24,7 +25,7 @@ import flask
 from flask import globals as flask_globals
 
 from myservice import exception
-from myservice.web import common
+from myservice.web import request_transaction
 
 F = TypeVar('F', bound=Callable[..., Any])
 
@@ -98,7 +99,7 @@ class _Globals:
         none at first; then it is the context of the request around it.
         """
         if flask.has_request_context():
-            around = next(common.served(), None)
+            around = next(request_transaction.served(), None)
             context = getattr(
                 flask.request, _CONTEXT, around and around.context
             )
@@ -127,7 +128,7 @@ class _Globals:
         return self.__dict__.get(name, default)
 
 
-class _Serving(common.Serving):
+class _Serving(request_transaction.Serving):
     """A request of Flask, and where it is served."""
 
     def __init__(
@@ -174,7 +175,9 @@ def _now(proxy: Any) -> Any:
 def _end(response: flask.Response) -> flask.Response:
     serving = _get_serving()
     if serving is not None:
-        serving.end(commit=response.status_code < common.FIRST_ERROR)
+        serving.end(
+            commit=response.status_code < request_transaction.FIRST_ERROR
+        )
     return response
 
 
@@ -187,7 +190,7 @@ def _leave(_: BaseException | None) -> None:
 def _leave_all(_: BaseException | None) -> None:
     # Another function may have raised before _leave was called.
     app_context = _now(flask_globals.app_ctx)
-    for serving in common.served():
+    for serving in request_transaction.served():
         if isinstance(serving, _Serving):
             if serving.app_context is app_context:
                 serving.leave()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from myservice import db
-from myservice.web import common
+from myservice.web import request_transaction
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse
@@ -67,7 +67,9 @@ class ContextMiddleware:
         if CONTEXT in environ:
             # It is that of the outer request, which still needs it.
             environ = {**environ}
-        with common.Serving(environ, self._admin_roles) as serving:
+        with request_transaction.Serving(
+            environ, self._admin_roles
+        ) as serving:
             environ[CONTEXT] = serving.context
             if self._transaction:
                 return self._in_transaction(environ, start_response)
@@ -79,17 +81,17 @@ class ContextMiddleware:
         response = _Response(start_response)
         try:
             with (
-                contextlib.suppress(common.RolledBack),
+                contextlib.suppress(request_transaction.RolledBack),
                 db.api.transaction(environ[CONTEXT], handover=True) as session,
             ):
                 response.take(self._application(environ, response.start))
                 # A statement may have failed and caused the error response;
                 # then nothing can be committed.
-                refused = response.status >= common.FIRST_ERROR
+                refused = response.status >= request_transaction.FIRST_ERROR
                 if response.status >= self._rollback_from or (
                     refused and session.failures
                 ):
-                    raise common.RolledBack
+                    raise request_transaction.RolledBack
             return response.release()
         except BaseException:
             response.close()

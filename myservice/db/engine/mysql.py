@@ -1,4 +1,8 @@
-"""The shape of an engine on MariaDB or MySQL, whose driver is PyMySQL."""
+"""The setup of an engine on MariaDB or MySQL, whose driver is PyMySQL.
+
+Its isolation levels are in ``purpose.py``, its ping in ``idle_ping.py``, and
+the meaning of its errors in ``error_codes.py``.
+"""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -8,15 +12,15 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from myservice.db.engine import shape
+from myservice.db.engine import setup
 from myservice.db.engine import wire
 
 # Parameters of the URL that configure TLS, or name a file that may.
 _ABOUT_TLS = ('ssl', 'read_default')
 
 
-class Shape(shape.ServerShape):
-    """The shape for PyMySQL."""
+class Setup(setup.ServerSetup):
+    """The setup for PyMySQL."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)

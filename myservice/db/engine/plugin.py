@@ -19,16 +19,16 @@ from myservice.db.engine import mysql
 from myservice.db.engine import pools
 from myservice.db.engine import postgresql
 from myservice.db.engine import purpose
-from myservice.db.engine import shape
+from myservice.db.engine import setup
 from myservice.db.engine import sqlite
 from myservice.db.engine import sqlite_url
 from myservice.db.engine import url_arguments
 from myservice.db.sql import dialects
 
-_SHAPES: dict[dialects.Backend, type[shape.Shape]] = {
-    'mysql': mysql.Shape,
-    'postgresql': postgresql.Shape,
-    'sqlite': sqlite.Shape,
+_SETUPS: dict[dialects.Backend, type[setup.Setup]] = {
+    'mysql': mysql.Setup,
+    'postgresql': postgresql.Setup,
+    'sqlite': sqlite.Setup,
 }
 
 
@@ -55,7 +55,7 @@ class EnginePlugin(CreateEnginePlugin):
         # connection_state.py decides when a ROLLBACK is needed.
         kwargs['pool_reset_on_return'] = None
         kwargs['poolclass'] = pools.Pool
-        self._shape = _SHAPES[dialects.backend_of(url)](url, kwargs)
+        self._setup = _SETUPS[dialects.backend_of(url)](url, kwargs)
 
     def update_url(self, url: sa.URL) -> sa.URL:
         """Take our parameters out of the URL; the driver would refuse them."""
@@ -63,7 +63,7 @@ class EnginePlugin(CreateEnginePlugin):
         if self._purpose == 'migration':
             ours.append('read_timeout')
         url = url.difference_update_query(ours)
-        self._shape.arguments |= url_arguments.of(url)
+        self._setup.arguments |= url_arguments.of(url)
         if not dialects.is_server(url):
             url = sqlite_url.absolute(url)
         return url_arguments.without_secrets(url)
@@ -75,7 +75,7 @@ class EnginePlugin(CreateEnginePlugin):
         event.listen(engine, 'do_connect', self._note_record)
         if self._purpose != 'autocommit':
             connection_state.watch(engine)
-        self._shape.listen(engine)
+        self._setup.listen(engine)
 
     def renew(self) -> None:
         """Begin in a forked child, with a pool of its own."""

@@ -1,4 +1,8 @@
-"""The shape of an engine on PostgreSQL, whose driver is psycopg."""
+"""The setup of an engine on PostgreSQL, whose driver is psycopg.
+
+Its isolation levels are in ``purpose.py``, its ping in ``idle_ping.py``, and
+the meaning of its errors in ``error_codes.py``.
+"""
 
 from typing import Any
 
@@ -6,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from myservice.db.engine import pooler
-from myservice.db.engine import shape
+from myservice.db.engine import setup
 
 
-class Shape(shape.ServerShape):
-    """The shape for psycopg."""
+class Setup(setup.ServerSetup):
+    """The setup for psycopg."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)

@@ -1,4 +1,7 @@
-"""The shape of an engine on SQLite: one for all purposes."""
+"""The setup of an engine on SQLite: one engine for all purposes.
+
+Which BEGIN each purpose sends is in ``purpose.py``.
+"""
 
 import sqlite3
 import time
@@ -14,7 +17,7 @@ from myservice import exception
 from myservice.db.engine import fair_lock
 from myservice.db.engine import pools
 from myservice.db.engine import purpose
-from myservice.db.engine import shape
+from myservice.db.engine import setup
 from myservice.db.engine import sqlite_connection
 from myservice.db.engine import sqlite_url
 
@@ -51,8 +54,8 @@ class MemoryPool(pools.Pool):
         return lent
 
 
-class Shape(shape.Shape):
-    """The shape for the driver of Python's standard library."""
+class Setup(setup.Setup):
+    """The setup for the driver of Python's standard library."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)

@@ -162,7 +162,7 @@ def end(
     if expiring or reached == len(reservation_ids):
         backend = backend_of(session.get_bind().dialect)
         committing = state == Reservation.COMMITTED
-        session.execute(_settle_statement(backend, number, committing), which)
+        session.execute(_usage_statement(backend, number, committing), which)
     return int(reached)
 
 
@@ -209,7 +209,7 @@ def _end_statement(number: _Number, in_time: bool) -> sa.Update:
 
 
 @functools.cache
-def _settle_statement(
+def _usage_statement(
     backend: Backend, number: _Number, committing: bool
 ) -> sa.Update:
     """Return the UPDATE that takes ended reservations from ``reserved``.

@@ -41,7 +41,7 @@ class Attempts(Generic[R]):
 
     :param call: the operation of all attempts
     :param attempt: makes one attempt and returns the result
-    :param find_trace: returns the result of an earlier attempt that has left
+    :param settle_call: returns the result of an earlier attempt that has left
         its trace in the database, else raises NotFound
     """
 
@@ -49,10 +49,10 @@ class Attempts(Generic[R]):
         self,
         call: operation.Operation,
         attempt: Callable[[], R],
-        find_trace: Callable[[], R],
+        settle_call: Callable[[], R],
     ) -> None:
         self._attempt = attempt
-        self._find_trace = find_trace
+        self._settle_call = settle_call
         self._operation = call
         self._doubt: exception.CommitUnknown | None = None
         self._final = False
@@ -78,7 +78,7 @@ class Attempts(Generic[R]):
                 self._operation.sent = self._doubt is not None
                 self._wait_or_give_up(number, transient)
             else:
-                self.settle_doubt()
+                self.end_doubt()
                 return result
             number += 1
 
@@ -121,7 +121,7 @@ class Attempts(Generic[R]):
             if self._doubt is None:
                 raise
             try:
-                return self._find_trace()
+                return self._settle_call()
             except exception.NotFound:
                 raise self._unknown(refusal) from refusal
 
@@ -137,7 +137,7 @@ class Attempts(Generic[R]):
             # COMMITs in between belong to another operation.
             self._operation.sent = False
 
-    def settle_doubt(self) -> None:
+    def end_doubt(self) -> None:
         """Note that the outcome of the attempts so far is known."""
         if self._doubt is not None:
             self._doubt = None

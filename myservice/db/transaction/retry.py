@@ -1,4 +1,6 @@
-"""When a call is tried again, and how a lost COMMIT is settled.
+"""Which calls are tried again, and how a lost COMMIT is settled.
+
+``attempts.py`` has the loop: how often, after which errors, with which delay.
 
 The owner of the transaction retries, with COMMIT inside of the loop. A call
 that joined a transaction is not repeated: its error has undone, or doomed, the
@@ -96,7 +98,7 @@ def retry_on_failure(
             # not make the same id.
             return operation.run(new_operation(), attempt)
 
-        def find_trace() -> R:
+        def settle_call() -> R:
             if settle is None:
                 raise exception.NotFound()
             # From the primary, even if the caller accepts stale reads.
@@ -104,7 +106,7 @@ def retry_on_failure(
             with session.begin():
                 return settle(*args, session=session, **kwargs)
 
-        return attempts.Attempts(new_operation(), attempt, find_trace).run()
+        return attempts.Attempts(new_operation(), attempt, settle_call).run()
 
     return call
 
@@ -207,12 +209,12 @@ def run_in_transaction(
             )
             # The key was free, so no earlier attempt was committed, or will
             # be.
-            made.settle_doubt()
+            made.end_doubt()
             with made.foreign_doubts():
                 result = results[-1] = body()
         return result
 
-    def find_trace() -> R:
+    def settle_call() -> R:
         session = get_session(read_only=True)
         with session.begin():
             done = session.scalar(
@@ -227,7 +229,7 @@ def run_in_transaction(
 
     name = getattr(function, '__name__', 'run_in_transaction')
     made = attempts.Attempts(
-        operation.Operation(name, context.engines), attempt, find_trace
+        operation.Operation(name, context.engines), attempt, settle_call
     )
     return made.run()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from myservice import db
 from myservice.tests import base
-from myservice.web import common
+from myservice.web import request_transaction
 
 FRAMEWORKS = ('flask', 'fastapi', 'starlette')
 
@@ -42,7 +42,7 @@ def break_statement(context: Any) -> None:
 
 class TestContext(base.TestCase):
     def test_the_headers_say_who_asks(self) -> None:
-        context = common.make_context(
+        context = request_transaction.make_context(
             {
                 'HTTP_X_USER_ID': 'u1',
                 'HTTP_X_PROJECT_ID': 'p1',
@@ -70,19 +70,21 @@ class TestContext(base.TestCase):
                 False,
             ),
         ):
-            context = common.make_context(environ)
+            context = request_transaction.make_context(environ)
             self.assertIs(expected, context.is_admin, environ)
 
     def test_the_roles_of_administrators_are_an_argument(self) -> None:
         for role, expected in (('operator', True), ('admin', False)):
-            context = common.make_context({'HTTP_X_ROLES': role}, ['Operator'])
+            context = request_transaction.make_context(
+                {'HTTP_X_ROLES': role}, ['Operator']
+            )
             self.assertIs(expected, context.is_admin, role)
 
 
 class TestRequestTransaction(WebTestCase):
     def test_it_may_begin_and_end_in_different_threads(self) -> None:
         for host, commit in (('kept', True), ('undone', False)):
-            opened = common.RequestTransaction(self.context)
+            opened = request_transaction.RequestTransaction(self.context)
             for function in (
                 lambda host=host: write(self.context, host),
                 lambda opened=opened, commit=commit: opened.end(commit),

@@ -355,7 +355,9 @@ class TestPing(EngineTestCase):
             monotonic=lambda: self.now, sleep=time.sleep
         )
         self.useFixture(
-            plain_fixtures.MonkeyPatch('myservice.db.engine.shape.time', clock)
+            plain_fixtures.MonkeyPatch(
+                'myservice.db.engine.idle_ping.time', clock
+            )
         )
 
     def sent_after_idling(self, seconds: float) -> list[str]:

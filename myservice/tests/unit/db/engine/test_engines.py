@@ -153,7 +153,9 @@ class TestBind(base.DatabaseTestCase):
                 )
         engine: Any = db.api.get_engine()
         with (
-            self.assertRaisesRegex(exception.InvalidInput, 'no connection of'),
+            self.assertRaisesRegex(
+                exception.InvalidInput, 'not a connection of'
+            ),
             db.api.transaction(self.context, bind=engine),
         ):
             pass

@@ -35,6 +35,7 @@ def make_context(
     :param overwrite: whether it becomes the thread's context, for logging
     :returns: the context
     """
+    # oslo.context names the headers: X-Project-Id, X-User-Id, X-Roles …
     context = RequestContext.from_environ(environ, overwrite=overwrite)
     # Keystone's roles are the same in upper and lower case.
     known = {role.lower() for role in admin_roles}
