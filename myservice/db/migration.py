@@ -214,7 +214,7 @@ def _patient_engine() -> Iterator[sa.Engine]:
     """Give an engine that waits for an answer without a limit.
 
     At the end its connections are closed, which releases their locks. In
-    SQLite, where nobody waits for an answer, it is the engine that all share.
+    SQLite, which sends no answers over a network, it is the shared engine.
     """
     shared = engines.get_engines()
     if not is_server(shared.url):

@@ -1,4 +1,4 @@
-"""An operation: what one call does, however many attempts it takes.
+"""An operation: one call, with all its attempts.
 
 Each attempt finds the same uuids here. They tell what an attempt whose COMMIT
 was lost has left in the database from what others wrote.
@@ -115,7 +115,7 @@ def run(operation: Operation, function: Callable[[], R]) -> R:
 
     :param operation: the operation
     :param function: takes no arguments
-    :returns: what it returns
+    :returns: the result of the function
     """
     token = CURRENT.set(operation)
     try:

@@ -173,7 +173,7 @@ def check(
 ) -> None:
     """Refuse a service that was destroyed, or registered anew.
 
-    :param row: what ONE has found, if anything
+    :param row: the row that ONE has found, or None
     :param service_id: the service
     :param registration: the one that has to be valid; None is any
     :raises ServiceNotFound: when no living service has this id

@@ -1,4 +1,4 @@
-"""Checks of what callers pass, before any SQL is sent.
+"""Checks of the arguments of callers, before any SQL is sent.
 
 The rules follow from the columns: type, length, range, NULL. Each server would
 answer in its own way: SQLite takes text that is too long, MariaDB without

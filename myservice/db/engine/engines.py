@@ -230,9 +230,9 @@ _engines: Engines | None = None
 def get_engines(context: RequestContext | None = None) -> Engines:
     """Return the engines that a call uses.
 
-    :param context: the caller; by default that of the current call :returns:
-        the engines that the caller names, else those of configure(), else
-        those of the global cfg.CONF
+    :param context: the caller; by default that of the current call
+    :returns: the engines that the caller names, else those of configure(),
+        else those of the global cfg.CONF
     """
     global _engines
     caller = operation.current() if context is None else context
@@ -254,7 +254,7 @@ def get_conf() -> cfg.ConfigOpts:
 def get_engine(
     context: RequestContext | None = None, read_only: bool = False
 ) -> sa.Engine:
-    """Return SQLAlchemy's engine, for what the API has no function for.
+    """Return SQLAlchemy's engine, for work that the API has no function for.
 
     Nothing is connected before its first use. A connection of it can be the
     ``bind`` of a session or a transaction. Others share its pool: close it

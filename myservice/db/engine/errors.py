@@ -92,7 +92,7 @@ class _Untouched(Exception):
         self.error = error
 
     def with_traceback(self, traceback: Traceback | None) -> NoReturn:
-        """Raise the error itself: this is what SQLAlchemy calls last."""
+        """Raise the error itself: SQLAlchemy calls this last."""
         raise self.error.with_traceback(traceback)
 
 

@@ -1,4 +1,4 @@
-"""Forks: what a child must not share with its parent.
+"""Forks: a child must not share locks and connections with its parent.
 
 A child inherits the memory of its parent, but only one thread: locks that the
 others held stay locked, and connections stay the parent's, as the server

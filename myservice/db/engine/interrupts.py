@@ -85,7 +85,7 @@ def _may_have_taken_effect(context: Any, busy: bool) -> bool:
 
 
 def _was_sent(error: BaseException, executed: bool) -> bool:
-    """Return whether the driver may have sent what it executes.
+    """Return whether the driver may have sent the statement.
 
     It has not sent a value for which it raised an error itself.
     """

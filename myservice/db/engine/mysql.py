@@ -46,7 +46,7 @@ class Setup(setup.ServerSetup):
             arguments['read_timeout'] = None
 
     def listen(self, engine: sa.Engine) -> None:
-        """Listen to what the engine does."""
+        """Listen to events of the engine."""
         super().listen(engine)
         one_context = not any(
             name.startswith(_ABOUT_TLS) for name in self.query

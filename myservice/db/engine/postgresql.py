@@ -29,7 +29,7 @@ class Setup(setup.ServerSetup):
             )
 
     def listen(self, engine: sa.Engine) -> None:
-        """Listen to what the engine does."""
+        """Listen to events of the engine."""
         super().listen(engine)
         if 'prepare_threshold' not in self.query:
             pooler.prepare_where_possible(engine)

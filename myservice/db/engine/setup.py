@@ -33,7 +33,7 @@ class Setup:
         return float(str(self.query[f'myservice_{name}']))
 
     def listen(self, engine: sa.Engine) -> None:
-        """Listen to what the engine does."""
+        """Listen to events of the engine."""
         raise NotImplementedError
 
 
@@ -51,7 +51,7 @@ class ServerSetup(Setup):
             kwargs['skip_autocommit_rollback'] = True
 
     def listen(self, engine: sa.Engine) -> None:
-        """Listen to what the engine does."""
+        """Listen to events of the engine."""
         idle_ping.listen(engine, self.option('ping_after_idle'))
         event.listen(engine, 'invalidate', interrupts.cancel)
         if self.purpose != 'autocommit':

@@ -86,7 +86,7 @@ class Setup(setup.Setup):
             kwargs['pool_timeout'] = self.option('pool_timeout')
 
     def listen(self, engine: sa.Engine) -> None:
-        """Listen to what the engine does."""
+        """Listen to events of the engine."""
         event.listen(engine, 'begin', self._begin)
         if self._turns is not None:
             event.listen(engine, 'after_cursor_execute', _end_turn)

@@ -48,7 +48,7 @@ def register(resource: str, statement: sa.SelectBase) -> None:
 
 
 def unregister(resource: str) -> None:
-    """Take back what register() said."""
+    """Remove the counter of a resource."""
     _counters.pop(resource, None)
 
 
@@ -82,7 +82,7 @@ def check_statement(statement: object) -> None:
     if len(open_parameters) > 1:
         others = sorted(open_parameters - {PROJECT.key})
         raise validation.invalid(
-            'statement', f'nobody would give its parameters {others}'
+            'statement', f'its parameters {others} have no values'
         )
 
 

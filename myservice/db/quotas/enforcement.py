@@ -240,8 +240,8 @@ def _give_back_overdue(
         # The transaction that ends the others waits for our usages: with what
         # it gives back it may fit, but it cannot go on before we end.
         raise db_exception.DBDeadlock(
-            'somebody who waits for these usages is ending reservations that '
-            'are overdue'
+            'a transaction that waits for these usages is ending overdue '
+            'reservations'
         )
     ledger.end(free, [project_id], Reservation.EXPIRED, session=session)
 

@@ -119,7 +119,7 @@ def quota_usage_get_uncounted(
 def quota_usage_check(
     context: RequestContext, project_id: str | None = None
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Compare a project's usages with what it really has.
+    """Compare a project's usages with its real numbers.
 
     The use is compared if this process has registered a counter. ``reserved``
     is compared with the reservations that have not ended.
@@ -143,7 +143,7 @@ def quota_usage_check(
 def quota_usage_sync(
     context: RequestContext, project_id: str
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Set a project's usages to what it really has.
+    """Set a project's usages to its real numbers.
 
     If a row is created in one transaction and committed in another, a sync
     between the two counts it twice; use one transaction. The use of a resource

@@ -14,8 +14,8 @@ from myservice.db.sql.dialects import is_of
 def exact_collation(dialect: sa.Dialect) -> str | None:
     """Return the collation that compares code by code.
 
-    :param dialect: the dialect of the database :returns: its name; None where
-        it is the default, as in SQLite
+    :param dialect: the dialect of the database
+    :returns: its name; None where it is the default, as in SQLite
     """
     if is_of(dialect, 'mysql'):
         is_mariadb = getattr(dialect, 'is_mariadb', False)

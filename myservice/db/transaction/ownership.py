@@ -224,7 +224,8 @@ class SharedConnection(ReadingConnection):
         """Return the savepoint, without the methods that end it."""
         return self._lend(super().get_nested_transaction())
 
-    # A Session that is bound to a connection finds by these what it joins.
+    # A Session that is bound to a connection finds by these the transaction to
+    # join.
     def _get_required_transaction(self) -> sa.RootTransaction:
         return self._lend(super()._get_required_transaction())
 

@@ -265,7 +265,7 @@ def transaction(
         return
     own = _own_session(context, read_only, bind)
     opened = Transaction(own, handover, context.transaction_slot)
-    # No answer is waited for longer than that.
+    # No statement waits longer than that for its answer.
     patience = engines.get_engines(context).conf.database.read_timeout
     call = operation.current()
     try:

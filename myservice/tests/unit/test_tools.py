@@ -87,6 +87,7 @@ class TestStructure(base.TestCase):
                 'rooms': 2,
                 'imports': 2,
                 'between rooms': 1,
+                'pairs of rooms': 1,
                 'inside of a room': 1,
                 'floors': 3,
                 'rooms that import others': {'. -> low': 1},
