@@ -34,8 +34,8 @@ from myservice.db.transaction.session import get_session
 from myservice.db.transaction.session import undo_on_refusal
 
 _TABLE = access.TABLE
-_SETTABLE = ('name', 'kind', 'status')
-_CREATABLE = ('project_id', 'size', *_SETTABLE)
+_SETTABLE = ('name', 'kind', 'size', 'status')
+_CREATABLE = ('project_id', *_SETTABLE)
 _LISTING = listing.LISTING
 _OF_PROJECT = (
     _TABLE.c.project_id == counters.PROJECT,
@@ -167,9 +167,11 @@ def resource_update(
 ) -> None:
     """Change a resource if it is as expected: compare and swap.
 
+    A new size takes quota of its project for the difference, or gives it back.
+
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the row
-    :param values: any of name, kind and status
+    :param values: any of name, kind, status and size (in gigabytes)
     :param expected: column to the value that it must have, a list of allowed
         ones, or db.api's Not or Range; None is NULL
     :param claim: the claim under which the caller works
@@ -177,16 +179,25 @@ def resource_update(
     :raises ResourceNotFound: when there is none that the caller may see
     :raises ResourceConflict: when it is not as expected
     :raises ClaimLost: when the claim no longer holds
+    :raises OverQuota: when the new size does not fit into the project's limits
+    :raises QuotaUsageOverflow: when a counter could not hold the new size
     """
     validation.check_text('resource_id', resource_id)
     validation.check_values(_TABLE, values, _SETTABLE)
+    if 'size' in values:
+        validation.check_whole('size', values['size'], 0)
     _check_expected(expected)
     fencing.check_claim(claim, resource_id)
-    session = get_session(context, autocommit=True)
+    session = get_session(context, autocommit='size' not in values, core=True)
     with session.begin():
-        updated = _update(
-            context, resource_id, values, expected, claim, session=session
-        )
+        if 'size' in values:
+            updated = _resize(
+                context, resource_id, values, expected, claim, session=session
+            )
+        else:
+            updated = _update(
+                context, resource_id, values, expected, claim, session=session
+            )
         if not updated:
             row = access.get_for_writing(
                 context, resource_id, claim, session=session
@@ -258,6 +269,33 @@ def _check_expected(expected: Any) -> None:
                 reason=f'there is no column {validation.shown(name)}',
             )
         conditions.of(wanted).check(_TABLE.c[name], name)
+
+
+def _resize(
+    context: RequestContext,
+    resource_id: str,
+    values: Mapping[str, Any],
+    expected: Mapping[str, Any] | None,
+    claim: fencing.Claim | None,
+    *,
+    session: AnySession,
+) -> bool:
+    """Change a resource and its quota, if it is as expected."""
+    row = access.get_for_writing(context, resource_id, claim, session=session)
+    with undo_on_refusal(context):
+        updated = _update(
+            context, resource_id, values, expected, claim, session=session
+        )
+        difference = values['size'] - row.size
+        if updated and difference:
+            # After the update: whoever counts what there is counts it too.
+            enforcement.take(
+                row.project_id,
+                {'gigabytes': difference},
+                'in_use',
+                session=session,
+            )
+    return updated
 
 
 def _update(
@@ -341,10 +379,7 @@ def _check_new(values: Any) -> dict[str, Any]:
     }
     if columns:
         validation.check_values(_TABLE, columns, _CREATABLE)
-    if columns.get('size', 0) < 0:
-        raise exception.InvalidInput(
-            field='size', reason=f'{columns["size"]} is below 0'
-        )
+    validation.check_whole('size', columns.get('size', 0), 0)
     child_rows.check_metadata(checked.get('metadata', {}))
     child_rows.check_tags(checked.get('tags', ()))
     return checked

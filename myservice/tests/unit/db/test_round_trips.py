@@ -191,6 +191,15 @@ class TestBudgets(BudgetTestCase):
             db.api.service_unregister(admin, service.id, service.registration)
         self.assertEqual(1, len(sent), sent)
 
+    def test_a_new_size_is_a_transaction_of_three(self) -> None:
+        admin = context.get_admin_context()
+        made = db.api.resource_create(admin, {'project_id': 'p', 'size': 1})
+        # Where the size stays the same, no usage is looked at.
+        for size, statements in ((5, 3), (5, 2), (2, 3)):
+            with self.commands() as sent:
+                db.api.resource_update(admin, made.id, {'size': size})
+            self.assertEqual(self.transaction(statements), len(sent), sent)
+
     def test_a_hundred_heartbeats_are_one(self) -> None:
         ids = [factories.create_service().id for _ in range(100)]
         with self.commands() as sent:

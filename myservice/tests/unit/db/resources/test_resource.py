@@ -353,7 +353,12 @@ class TestUpdate(ResourceTestCase):
             self.assertRaises(
                 exception.InvalidInput, self.update, made, expected=expected
             )
-        for values in ({}, {'size': 5}, {'service_id': 'x'}, {'status': None}):
+        for values in (
+            {},
+            {'size': -1},
+            {'service_id': 'x'},
+            {'status': None},
+        ):
             self.assertRaises(
                 exception.InvalidInput,
                 db.api.resource_update,

@@ -12,7 +12,9 @@ from myservice.tests import base
 from myservice.tests import factories
 from myservice.tests import proxy
 
+RESOURCES = models.Resource.__table__
 SERVICES = models.Service.__table__
+USAGES = models.QuotaUsage.__table__
 IDENTITY = {'host': 'h', 'binary': 'b'}
 
 
@@ -242,6 +244,80 @@ class TestLostCommit(base.DatabaseTestCase):
                 self.assertEqual(before + in_use, self.usage()['in_use'])
                 self.assertEqual(0, self.usage()['reserved'])
         self.assertEqual((4, 0), self.doubts())
+
+    def test_a_new_size_takes_quota_once(self) -> None:
+        made = db.api.resource_create(
+            self.context, {'project_id': 'p', 'size': 5}
+        )
+        service = factories.create_service()
+        claim = db.api.resource_claim(self.context, made.id, service.id)
+        size = made.size
+        for expects in (False, True):
+            for action in (
+                proxy.DropAfter(),
+                proxy.DropBefore(),
+                proxy.DeliverLate(0.5),
+            ):
+                expected = {'size': size} if expects else None
+                size += 2
+                self.lose('commit', action)
+                db.api.resource_update(
+                    self.context, made.id, {'size': size}, expected, claim
+                )
+                row = db.api.resource_get(self.context, made.id)
+                self.assertEqual(size, row.size)
+                self.assertEqual(size, self.usage()['in_use'])
+        self.assertEqual(1 + 6, row.generation)
+        self.assertEqual((6, 0), self.doubts())
+
+    def test_a_size_that_was_changed_since_leaves_the_usage_right(
+        self,
+    ) -> None:
+        made = db.api.resource_create(
+            self.context, {'project_id': 'p', 'size': 5}
+        )
+        values = {'size': 7}
+        self.lose_and_resize()
+        db.api.resource_update(self.context, made.id, values)
+        self.assertEqual(7, self.usage()['in_use'])
+        self.lose_and_resize()
+        # Its own 7 was there, and is no longer what it expects.
+        self.assertRaises(
+            exception.CommitUnknown,
+            db.api.resource_update,
+            self.context,
+            made.id,
+            values,
+            values,
+        )
+        row = db.api.resource_get(self.context, made.id)
+        self.assertEqual((8, 8), (row.size, self.usage()['in_use']))
+
+    def lose_and_resize(self) -> None:
+        """Lose the reply of COMMIT; then somebody else adds a gigabyte."""
+        steps = ['commit', 'SELECT resources']
+
+        def decide(command: proxy.Command) -> proxy.Action | None:
+            first = steps[0] if steps else '-'
+            if command.kind != first and not command.sql.startswith(first):
+                return None
+            steps.pop(0)
+            if steps:
+                return proxy.DropAfter()
+            with self.direct.begin() as connection:
+                connection.execute(
+                    sa.update(RESOURCES).values(
+                        size=RESOURCES.c.size + 1, operation='of another'
+                    )
+                )
+                connection.execute(
+                    sa.update(USAGES)
+                    .where(USAGES.c.resource == 'gigabytes')
+                    .values(in_use=USAGES.c.in_use + 1)
+                )
+            return None
+
+        self.between.decide = decide
 
     def test_limits_are_made_and_destroyed_once(self) -> None:
         for kind in ('quota', 'quota_class'):
