@@ -53,7 +53,9 @@ from myservice.db.quotas.usage import quota_usage_get_uncounted
 from myservice.db.quotas.usage import quota_usage_sync
 from myservice.db.resources.claim import claims_take_over
 from myservice.db.resources.claim import resource_claim
+from myservice.db.resources.claim import resource_claim_hand_over
 from myservice.db.resources.claim import resource_claim_next
+from myservice.db.resources.claim import resource_claim_renew
 from myservice.db.resources.claim import resource_release
 from myservice.db.resources.fencing import Claim
 from myservice.db.resources.metadata import resource_metadata_delete
@@ -159,7 +161,9 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     # claims
     'Claim',
     'resource_claim',
+    'resource_claim_hand_over',
     'resource_claim_next',
+    'resource_claim_renew',
     'resource_release',
     'claims_take_over',
     # what they return, for annotations

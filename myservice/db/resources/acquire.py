@@ -10,14 +10,13 @@ from myservice import exception
 from myservice.context import RequestContext
 from myservice.db import service_rows
 from myservice.db.query import conditions
-from myservice.db.query.conditions import Clause
 from myservice.db.query.conditions import Criteria
 from myservice.db.query.conditions import Shapes
 from myservice.db.resources import access
 from myservice.db.resources import fencing
+from myservice.db.resources import holder
 from myservice.db.resources.fencing import Claim
 from myservice.db.resources.listing import LISTING
-from myservice.db.sql import clock
 from myservice.db.sql import dialects
 from myservice.db.sql import in_list
 from myservice.db.sql.dialects import Backend
@@ -27,35 +26,7 @@ from myservice.db.transaction.session import AnySession
 _TABLE = access.TABLE
 _SERVICES = service_rows.TABLE
 
-_RESOURCE_ID = sa.bindparam('claimed_id', type_=_TABLE.c.id.type)
-_OPERATION = sa.bindparam('claimed_by', type_=_TABLE.c.operation.type)
-
-
-def _shared(service: sa.Select[Any]) -> sa.Select[Any]:
-    # Nobody can destroy the service meanwhile. On PostgreSQL it can beat.
-    return service.with_for_update(read=True, key_share=True)
-
-
-_LOCK_SHARED = _shared(service_rows.ONE)
 _LOCK_ALONE = service_rows.ONE.with_for_update()
-
-
-def _if_registered(service: sa.Select[Any], numbered: bool) -> sa.Select[Any]:
-    return service.where(service_rows.HOLDS) if numbered else service
-
-
-def _held(
-    service_id: sa.ColumnElement[str], new: sa.ColumnElement[int]
-) -> list[tuple[Any, Any]]:
-    # MariaDB evaluates SET from left to right: claim_generation, which reads
-    # the generation, comes before its change.
-    return [
-        (_TABLE.c.service_id, service_id),
-        (_TABLE.c.claim_generation, fencing.NEXT_GENERATION),
-        (_TABLE.c.generation, new),
-        (_TABLE.c.operation, _OPERATION),
-        (_TABLE.c.updated_at, clock.utcnow()),
-    ]
 
 
 def claim(
@@ -75,51 +46,20 @@ def claim(
         ``refusal`` explains
     """
     backend = backend_of(session.get_bind().dialect)
-    result = session.execute(
+    return holder.assign(
+        backend,
         _claim_statement(backend, registration is not None),
-        {
-            'claimed_id': resource_id,
-            'living_service': service_id,
-            **service_rows.held(registration),
-            'claimed_by': session.operation.id,
-        },
+        resource_id,
+        {'living_service': service_id, **service_rows.held(registration)},
+        session=session,
     )
-    if dialects.ABILITIES[backend].returns_updates:
-        generation: int | None = result.scalar()
-        return generation
-    return int(result.lastrowid) if result.rowcount else None
 
 
 @functools.cache
 def _claim_statement(backend: Backend, numbered: bool) -> sa.UpdateBase:
-    returns = dialects.ABILITIES[backend].returns_updates
-    # MariaDB has no UPDATE … RETURNING.
-    new = (
-        fencing.NEXT_GENERATION
-        if returns
-        else sa.func.last_insert_id(fencing.NEXT_GENERATION)
+    return holder.statement_of_service(
+        backend, numbered, _TABLE.c.service_id.is_(None)
     )
-    # A join locks the service, where a subquery would read it without.
-    living = dialects.evaluated_once(
-        backend, _if_registered(_LOCK_SHARED, numbered), 'living'
-    )
-    statement = (
-        sa.update(_TABLE)
-        .where(
-            _TABLE.c.id == _RESOURCE_ID,
-            _TABLE.c.service_id.is_(None),
-            _TABLE.c.deleted == '',
-            _names_both(living),
-        )
-        .ordered_values(*_held(living.c.id, new))
-    )
-    return statement.returning(_TABLE.c.generation) if returns else statement
-
-
-def _names_both(service: sa.FromClause) -> Clause:
-    # Always true, as service_id is NULL. SQLAlchemy warns of a join where no
-    # clause names both tables.
-    return sa.func.coalesce(_TABLE.c.service_id, service.c.id) == service.c.id
 
 
 def refusal(
@@ -169,7 +109,7 @@ def lock_service(
     """
     first = session.operation.attempt == 1
     row = session.execute(
-        _LOCK_SHARED if first else _LOCK_ALONE,
+        holder.LOCK_SHARED if first else _LOCK_ALONE,
         {'living_service': service_id},
     ).first()
     service_rows.check(row, service_id, registration)
@@ -219,7 +159,7 @@ def claim_unclaimed(
     """
     backend = backend_of(session.get_bind().dialect)
     wanted = {**criteria.parameters, 'how_many': limit}
-    holder = {
+    for_whom = {
         'living_service': service_id,
         'claimed_by': session.operation.id,
         **service_rows.held(registration),
@@ -227,11 +167,11 @@ def claim_unclaimed(
     numbered = registration is not None
     if dialects.ABILITIES[backend].returns_updates:
         update = _claim_unclaimed_statement(backend, criteria.shapes, numbered)
-        rows = session.execute(update, wanted | holder).all()
+        rows = session.execute(update, wanted | for_whom).all()
     else:
         select = _lock_unclaimed_statement(backend, criteria.shapes)
         locked = session.execute(select, wanted).all()
-        rows = _claim_locked(backend, numbered, locked, holder, session)
+        rows = _claim_locked(backend, numbered, locked, for_whom, session)
     if not rows:
         # It refuses a service that does not live.
         lock_service(service_id, registration, session=session)
@@ -245,7 +185,7 @@ def _claim_locked(
     backend: Backend,
     numbered: bool,
     locked: Sequence[sa.Row[*tuple[Any, ...]]],
-    holder: dict[str, object],
+    for_whom: dict[str, object],
     session: AnySession,
 ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     if not locked:
@@ -253,7 +193,7 @@ def _claim_locked(
     ids = [row.id for row in locked]
     result = session.execute(
         _claim_locked_statement(backend, in_list.how_many(ids), numbered),
-        {**holder, **in_list.members('locked', ids)},
+        {**for_whom, **in_list.members('locked', ids)},
     )
     # It reaches none if the service may not get work.
     return locked if result.rowcount else []
@@ -296,7 +236,7 @@ def _lock_unclaimed_statement(
 
 
 # The service, if it may get work, locked against being destroyed.
-_WORKING = _shared(
+_WORKING = holder.shared(
     service_rows.ONE.where(
         _SERVICES.c.disabled == sa.false(),
         _SERVICES.c.forced_down == sa.false(),
@@ -315,15 +255,15 @@ def _claim_locked_statement(
     :param numbered: whether a registration has to hold
     """
     working = dialects.evaluated_once(
-        backend, _if_registered(_WORKING, numbered), 'working'
+        backend, holder.if_registered(_WORKING, numbered), 'working'
     )
     return (
         sa.update(_TABLE)
         .where(
             in_list.is_member(_TABLE.c.id, 'locked', number),
-            _names_both(working),
+            holder.names_both(working),
         )
-        .ordered_values(*_held(working.c.id, fencing.NEXT_GENERATION))
+        .ordered_values(*holder.values(working.c.id, fencing.NEXT_GENERATION))
     )
 
 
@@ -332,7 +272,7 @@ def _claim_unclaimed_statement(
     backend: Backend, shapes: Shapes, numbered: bool
 ) -> sa.UpdateBase:
     """Return the UPDATE that finds, locks and claims resources."""
-    working = _if_registered(_WORKING, numbered).cte('working')
+    working = holder.if_registered(_WORKING, numbered).cte('working')
     # A scalar subquery is evaluated before the rows that it decides on, so
     # the service is locked first.
     works = sa.select(working.c.id).scalar_subquery().is_not(None)
@@ -345,7 +285,7 @@ def _claim_unclaimed_statement(
         sa.update(_TABLE)
         .where(_TABLE.c.id == unclaimed.c.id)
         .ordered_values(
-            *_held(service_rows.SERVICE_ID, fencing.NEXT_GENERATION)
+            *holder.values(service_rows.SERVICE_ID, fencing.NEXT_GENERATION)
         )
         .returning(
             _TABLE.c.id, _TABLE.c.created_at, _TABLE.c.generation.label('next')

@@ -23,6 +23,7 @@ from myservice.db.resources import acquire
 from myservice.db.resources import fencing
 from myservice.db.resources import listing
 from myservice.db.resources import release
+from myservice.db.resources import replacement
 from myservice.db.resources.fencing import Claim
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import AnySession
@@ -125,6 +126,91 @@ def resource_claim_next(
         return acquire.claim_unclaimed(
             service_id, registration, wanted, limit, session=session
         )
+
+
+def _resource_claim_renewed(
+    context: RequestContext, claim: Claim, *, session: AnySession
+) -> Claim:
+    return _resource_claimed(
+        context,
+        claim.resource_id,
+        claim.service_id,
+        claim.registration,
+        session=session,
+    )
+
+
+@retry_on_failure(settle=_resource_claim_renewed)
+def resource_claim_renew(context: RequestContext, claim: Claim) -> Claim:
+    """Replace a claim that holds by a new one of the same service.
+
+    :param context: an administrator's context
+    :param claim: the claim, under which nothing can be written any more
+    :returns: the new claim, whose generation is higher
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when it is not a claim
+    :raises ClaimLost: when it no longer holds
+    """
+    require_admin(context, 'resource_claim_renew')
+    fencing.check_claim(claim, required=True)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        generation = replacement.renew(claim, session=session)
+        if generation is None:
+            raise exception.ClaimLost(**claim._asdict())
+        return claim._replace(generation=generation)
+
+
+def _resource_claim_handed_over(
+    context: RequestContext,
+    claim: Claim,
+    service_id: str,
+    registration: int | None = None,
+    *,
+    session: AnySession,
+) -> Claim:
+    return _resource_claimed(
+        context, claim.resource_id, service_id, registration, session=session
+    )
+
+
+@retry_on_failure(settle=_resource_claim_handed_over)
+def resource_claim_hand_over(
+    context: RequestContext,
+    claim: Claim,
+    service_id: str,
+    registration: int | None = None,
+) -> Claim:
+    """Make another service the one that works on a resource.
+
+    At no time does nobody hold the resource.
+
+    :param context: an administrator's context
+    :param claim: the claim, under which nothing can be written any more
+    :param service_id: the service that gets the resource
+    :param registration: that of the process that gets it, as
+        service_register has returned it; None is any
+    :returns: the claim of that service, whose generation is higher
+    :raises AdminRequired: when the caller is not an administrator
+    :raises InvalidInput: when an argument is of the wrong type
+    :raises ClaimLost: when the claim no longer holds
+    :raises ServiceNotFound: when no living service has this id
+    :raises ServiceReplaced: when the registration no longer holds
+    """
+    require_admin(context, 'resource_claim_hand_over')
+    fencing.check_claim(claim, required=True)
+    validation.check_text('service_id', service_id)
+    validation.check_registration(registration)
+    session = get_session(context, autocommit=True)
+    with session.begin():
+        generation = replacement.hand_over(
+            claim, service_id, registration, session=session
+        )
+        if generation is None:
+            raise replacement.refusal(
+                claim, service_id, registration, session=session
+            )
+        return Claim(claim.resource_id, service_id, generation, registration)
 
 
 def _resource_released(

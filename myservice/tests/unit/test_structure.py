@@ -80,6 +80,7 @@ RAISED_BY = {
         'ServiceNotFound',
         'ServiceReplaced',
     },
+    'replacement.refusal': {'ServiceNotFound', 'ServiceReplaced', 'ClaimLost'},
     'enforcement.take': {'OverQuota', 'QuotaUsageOverflow'},
 }
 

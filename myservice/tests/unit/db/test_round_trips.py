@@ -66,6 +66,8 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'resource_tags_set': (3, True),
     'resource_claim': (1, False),
     'resource_claim_next': (1, True),
+    'resource_claim_renew': (1, False),
+    'resource_claim_hand_over': (1, False),
     'resource_release': (1, False),
     'claims_take_over': (1, False),
     'purge_operations': (1, True),

@@ -30,6 +30,9 @@ class ClaimTestCase(test_resource.ResourceTestCase):
         )
         for call, arguments in (
             (db.api.resource_release, (claim,)),
+            (db.api.resource_claim_renew, (claim,)),
+            (db.api.resource_claim_hand_over, (claim, self.service.id)),
+            (db.api.resource_claim_hand_over, (claim, 'unknown')),
             (
                 db.api.resource_update,
                 (claim.resource_id, {'status': 'x'}, None, claim),
@@ -163,12 +166,18 @@ class TestClaim(ClaimTestCase):
             db.api.Claim(made.id, 'x', 1, -1),
         ]
         for claim in wrong:
-            self.assertRaises(
-                exception.InvalidInput,
-                db.api.resource_release,
-                self.context,
-                claim,
-            )
+            for call, arguments in (
+                (db.api.resource_release, ()),
+                (db.api.resource_claim_renew, ()),
+                (db.api.resource_claim_hand_over, (self.service.id,)),
+            ):
+                self.assertRaises(
+                    exception.InvalidInput,
+                    call,
+                    self.context,
+                    claim,
+                    *arguments,
+                )
 
 
 class TestClaimNext(ClaimTestCase):
@@ -248,6 +257,207 @@ class TestClaimNext(ClaimTestCase):
         # What is passed by is not waited for: somebody may stop too early.
         found += [c.resource_id for c in self.claim_next(limit=40)]
         self.assertEqual((40, made), (len(found), set(found)))
+
+
+class TestRenew(ClaimTestCase):
+    def test_the_holder_gets_a_new_token(self) -> None:
+        made = self.create()
+        claim = db.api.resource_claim(self.context, made.id, self.service.id)
+        db.api.resource_update(
+            self.context, made.id, {'status': 'x'}, claim=claim
+        )
+        renewed = db.api.resource_claim_renew(self.context, claim)
+        self.assertEqual(claim._replace(generation=3), renewed)
+        row = self.get(made)
+        self.assertEqual(
+            (self.service.id, 3, 3, 'x'),
+            (
+                row.service_id,
+                row.generation,
+                row.claim_generation,
+                row.status,
+            ),
+        )
+        self.lost(claim)
+        db.api.resource_release(self.context, renewed)
+
+    def test_the_registration_stays(self) -> None:
+        made = self.create()
+        service = db.api.service_register(
+            self.context, {'host': 'h', 'binary': 'b'}
+        )
+        claim = db.api.resource_claim(self.context, made.id, service.id, 1)
+        renewed = db.api.resource_claim_renew(self.context, claim)
+        self.assertEqual(1, renewed.registration)
+
+    def test_one_that_is_lost_is_neither_renewed_nor_handed_over(self) -> None:
+        released, taken, destroyed = (
+            self.claim(self.create()) for _ in range(3)
+        )
+        db.api.resource_release(self.context, released)
+        self.kill(taken.service_id)
+        db.api.claims_take_over(self.context)
+        for claim in (released, taken):
+            self.lost(claim)
+        db.api.resource_destroy(self.context, destroyed.resource_id, destroyed)
+        unknown = released._replace(resource_id='unknown')
+        for claim in (destroyed, unknown):
+            for call, arguments in (
+                (db.api.resource_claim_renew, ()),
+                (db.api.resource_claim_hand_over, (self.service.id,)),
+            ):
+                self.assertRaises(
+                    exception.ClaimLost, call, self.context, claim, *arguments
+                )
+
+    def test_of_many_one_renews_it(self) -> None:
+        claim = self.claim(self.create())
+        results = self.in_threads(
+            8,
+            lambda _: db.api.resource_claim_renew(
+                context.get_admin_context(), claim
+            ),
+        )
+        (renewed,) = [r for r in results if isinstance(r, db.api.Claim)]
+        for result in results:
+            if result is not renewed:
+                self.assertIsInstance(result, exception.ClaimLost)
+        db.api.resource_release(self.context, renewed)
+
+
+class TestHandOver(ClaimTestCase):
+    def hand_over(self, claim: db.api.Claim, *arguments: Any) -> db.api.Claim:
+        return db.api.resource_claim_hand_over(self.context, claim, *arguments)
+
+    def test_the_other_service_holds_it(self) -> None:
+        made = self.create()
+        claim = self.claim(made)
+        new = self.hand_over(claim, self.service.id)
+        self.assertEqual(db.api.Claim(made.id, self.service.id, 2), new)
+        row = self.get(made)
+        self.assertEqual(
+            (self.service.id, 2, 2),
+            (row.service_id, row.generation, row.claim_generation),
+        )
+        self.lost(claim)
+        # Nothing is left to those who gave it away.
+        db.api.service_destroy(self.context, claim.service_id)
+        db.api.resource_update(
+            self.context, made.id, {'status': 'x'}, claim=new
+        )
+        db.api.resource_release(self.context, new)
+
+    def test_it_comes_back_with_another_token(self) -> None:
+        claim = self.claim(self.create())
+        back = self.hand_over(
+            self.hand_over(claim, self.service.id), claim.service_id
+        )
+        self.assertEqual(claim._replace(generation=3), back)
+        self.lost(claim)
+
+    def test_the_registration_of_the_other_has_to_hold(self) -> None:
+        values = {'host': 'h', 'binary': 'b'}
+        old, new = (
+            db.api.service_register(self.context, values) for _ in range(2)
+        )
+        claim = self.claim(self.create())
+        error = self.assertRaises(
+            exception.ServiceReplaced,
+            self.hand_over,
+            claim,
+            old.id,
+            old.registration,
+        )
+        self.assertEqual(
+            (old.id, 1, 'h'),
+            (error.service_id, error.registration, error.host),
+        )
+        given = self.hand_over(claim, new.id, new.registration)
+        self.assertEqual(2, given.registration)
+        db.api.service_register(self.context, values)
+        self.lost(given)
+
+    def test_a_service_that_does_not_live_gets_nothing(self) -> None:
+        made = self.create()
+        claim = self.claim(made)
+        dead = factories.create_service()
+        db.api.service_destroy(self.context, dead.id)
+        for service_id in (dead.id, 'unknown'):
+            for registration in (None, 0):
+                self.assertRaises(
+                    exception.ServiceNotFound,
+                    self.hand_over,
+                    claim,
+                    service_id,
+                    registration,
+                )
+        self.assertEqual(
+            (claim.service_id, 1),
+            (self.get(made).service_id, self.get(made).generation),
+        )
+
+    def test_of_many_one_gets_it(self) -> None:
+        made = self.create()
+        claim = self.claim(made)
+        services = [factories.create_service() for _ in range(8)]
+        results = self.in_threads(
+            8,
+            lambda number: db.api.resource_claim_hand_over(
+                context.get_admin_context(), claim, services[number].id
+            ),
+        )
+        (new,) = [r for r in results if isinstance(r, db.api.Claim)]
+        for result in results:
+            if result is not new:
+                self.assertIsInstance(result, exception.ClaimLost)
+        self.assertEqual(new.service_id, self.get(made).service_id)
+
+    def test_services_that_are_destroyed_meanwhile_hold_nothing(self) -> None:
+        made = [self.create() for _ in range(8)]
+        claims = [self.claim(resource) for resource in made]
+        heirs = [factories.create_service() for _ in made]
+
+        def work(number: int) -> Any:
+            admin = context.get_admin_context()
+            if number % 2:
+                return db.api.service_destroy(
+                    admin, heirs[number // 2].id, force=True
+                )
+            return db.api.resource_claim_hand_over(
+                admin, claims[number // 2], heirs[number // 2].id
+            )
+
+        results = self.in_threads(16, work)
+        for number, result in enumerate(results):
+            if number % 2:
+                self.assertIsNone(result)
+            elif not isinstance(result, db.api.Claim):
+                self.assertIsInstance(result, exception.ServiceNotFound)
+        heir_ids = {heir.id for heir in heirs}
+        for resource in made:
+            self.assertNotIn(self.get(resource).service_id, heir_ids)
+
+    def test_services_that_swap_their_work_end(self) -> None:
+        services = [factories.create_service() for _ in range(2)]
+        claims = [
+            db.api.resource_claim(self.context, self.create().id, each.id)
+            for each in services
+        ]
+
+        def work(number: int) -> None:
+            admin, mine = context.get_admin_context(), number % 2
+            for turn in range(20):
+                if number < 2:
+                    to = services[(mine + turn + 1) % 2].id
+                    claims[mine] = db.api.resource_claim_hand_over(
+                        admin, claims[mine], to
+                    )
+                else:
+                    db.api.service_heartbeat(admin, services[mine].id)
+
+        self.assertEqual([None] * 4, self.in_threads(4, work))
+        for claim in claims:
+            db.api.resource_release(self.context, claim)
 
 
 class TestTakeOver(ClaimTestCase):

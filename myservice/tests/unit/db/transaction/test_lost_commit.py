@@ -181,6 +181,30 @@ class TestLostCommit(base.DatabaseTestCase):
         )
         self.assertEqual((2, 0), self.doubts())
 
+    def test_claims_are_renewed_and_handed_over_once(self) -> None:
+        made = db.api.resource_create(self.context, {'project_id': 'p'})
+        services = [factories.create_service() for _ in range(2)]
+        claim = db.api.resource_claim(self.context, made.id, services[0].id)
+        handing = {'mysql': 'UPDATE resources', 'postgresql': 'WITH living'}
+        for turn, action in enumerate(
+            (proxy.DropAfter(), proxy.DropBefore(), proxy.DeliverLate(0.5)), 1
+        ):
+            self.lose('UPDATE resources', action)
+            claim = db.api.resource_claim_renew(self.context, claim)
+            self.assertEqual(2 * turn, claim.generation)
+            self.lose(handing[self.backend], action)
+            claim = db.api.resource_claim_hand_over(
+                self.context, claim, services[turn % 2].id
+            )
+            self.assertEqual(2 * turn + 1, claim.generation)
+            row = db.api.resource_get(self.context, made.id)
+            self.assertEqual(
+                (claim.service_id, claim.generation),
+                (row.service_id, row.claim_generation),
+            )
+        self.assertEqual((6, 0), self.doubts())
+        db.api.resource_release(self.context, claim)
+
     def test_who_cannot_tell_says_so(self) -> None:
         made = factories.create_service()
 
