@@ -26,11 +26,15 @@ class ResourceConflict(Conflict):
 
 
 class ResourceClaimed(Conflict):
-    """A service holds the resource."""
+    """A service holds the resource; its host is None if it is destroyed."""
 
-    message = 'Resource {resource_id} is claimed by service {service_id}.'
+    message = (
+        'Resource {resource_id} is claimed by service {service_id} on host '
+        '{host}.'
+    )
     resource_id: str
     service_id: str
+    host: str | None
 
 
 class ResourceNotClaimed(Conflict):

@@ -88,9 +88,7 @@ def refusal(
     service_rows.check(service, service_id, registration)
     row = access.get_for_writing(context, resource_id, None, session=session)
     # It may have been released since.
-    return exception.ResourceClaimed(
-        resource_id=resource_id, service_id=row.service_id
-    )
+    return holder.claimed(row, session=session)
 
 
 def lock_service(

@@ -1,11 +1,13 @@
-"""Parts of the statements that assign the holder of a resource."""
+"""The holder of a resource: parts of the statements that assign it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
+from myservice import exception
 from myservice.db import service_rows
+from myservice.db.models import ResourceRow
 from myservice.db.query.conditions import Clause
 from myservice.db.resources import access
 from myservice.db.resources import fencing
@@ -140,3 +142,21 @@ def assign(
         generation: int | None = result.scalar()
         return generation
     return int(result.lastrowid) if result.rowcount else None
+
+
+def claimed(
+    row: ResourceRow, *, session: AnySession
+) -> exception.ResourceClaimed:
+    """Return the error that a service holds a resource, with its host.
+
+    :param row: the resource
+    :param session: an open session
+    """
+    service = session.execute(
+        service_rows.ONE, {'living_service': row.service_id}
+    ).first()
+    return exception.ResourceClaimed(
+        resource_id=row.id,
+        service_id=row.service_id,
+        host=None if service is None else service.host,
+    )

@@ -24,6 +24,7 @@ from myservice.db.quotas import enforcement
 from myservice.db.resources import access
 from myservice.db.resources import child_rows
 from myservice.db.resources import fencing
+from myservice.db.resources import holder
 from myservice.db.resources import listing
 from myservice.db.resources.fencing import Claim
 from myservice.db.sql import clock
@@ -233,9 +234,7 @@ def resource_destroy(
             context, resource_id, claim, session=session
         )
         if row.service_id is not None and not (claim or force):
-            raise exception.ResourceClaimed(
-                resource_id=resource_id, service_id=row.service_id
-            )
+            raise holder.claimed(row, session=session)
         session.execute(
             sa.update(_TABLE)
             .where(_TABLE.c.id == resource_id)

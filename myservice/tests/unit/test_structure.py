@@ -80,6 +80,7 @@ RAISED_BY = {
         'ServiceNotFound',
         'ServiceReplaced',
     },
+    'holder.claimed': {'ResourceClaimed'},
     'replacement.refusal': {'ServiceNotFound', 'ServiceReplaced', 'ClaimLost'},
     'enforcement.take': {'OverQuota', 'QuotaUsageOverflow'},
 }

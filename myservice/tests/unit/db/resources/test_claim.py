@@ -2,11 +2,16 @@
 
 from typing import Any
 
+import sqlalchemy as sa
+
 from myservice import context
 from myservice import db
 from myservice import exception
+from myservice.db import models
 from myservice.tests import factories
 from myservice.tests.unit.db.resources import test_resource
+
+SERVICES = models.Service.__table__
 
 
 class ClaimTestCase(test_resource.ResourceTestCase):
@@ -84,8 +89,30 @@ class TestClaim(ClaimTestCase):
                 service_id,
             )
             self.assertEqual(
-                (made.id, self.service.id),
-                (error.resource_id, error.service_id),
+                (made.id, self.service.id, self.service.host),
+                (error.resource_id, error.service_id, error.host),
+            )
+            self.assertIn(f'on host {self.service.host}.', str(error))
+
+    def test_a_refusal_names_no_host_of_a_holder_that_is_gone(self) -> None:
+        made = self.create()
+        db.api.resource_claim(self.context, made.id, self.service.id)
+        # As a program of another kind may leave it.
+        with self.database.engine().begin() as connection:
+            connection.execute(sa.delete(SERVICES))
+        for call, arguments in (
+            (db.api.resource_claim, (factories.create_service().id,)),
+            (db.api.resource_destroy, ()),
+        ):
+            error: Any = self.assertRaises(
+                exception.ResourceClaimed,
+                call,
+                self.context,
+                made.id,
+                *arguments,
+            )
+            self.assertEqual(
+                (self.service.id, None), (error.service_id, error.host)
             )
 
     def test_what_does_not_live_claims_nothing_and_is_not_claimed(

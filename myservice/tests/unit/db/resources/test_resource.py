@@ -397,7 +397,10 @@ class TestDestroy(ResourceTestCase):
             self.user,
             made.id,
         )
-        self.assertEqual(claim.service_id, error.service_id)
+        holder = db.api.service_get(self.context, claim.service_id)
+        self.assertEqual(
+            (holder.id, holder.host), (error.service_id, error.host)
+        )
         self.assertRaises(
             exception.ClaimLost,
             db.api.resource_destroy,
