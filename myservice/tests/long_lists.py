@@ -187,9 +187,11 @@ def _beaten(world: World, values: list[Any]) -> int:
     return db.api.service_heartbeat_many(world.admin, pairs)
 
 
-def _all_tags(world: World, values: list[Any]) -> int:
-    # Only resources with all of them are found.
-    return len(db.api.resource_get_all(world.user, {'tags': values}))
+def _by_tags(name: str) -> Callable[[World, list[Any]], Any]:
+    def call(world: World, values: list[Any]) -> int:
+        return len(db.api.resource_get_all(world.user, {name: values}))
+
+    return call
 
 
 def _all_metadata(world: World, values: list[Any]) -> int:
@@ -243,7 +245,23 @@ CASES = [
             nothing=0,
             found=0,
         )
-        for call in (_all_tags, _all_metadata)
+        # Only resources with all of them are found.
+        for call in (_by_tags('tags'), _all_metadata)
+    ),
+    *(
+        Case(
+            'resource_get_all',
+            'filters',
+            _by_tags(name),
+            lambda world: 'known',
+            nothing=nothing,
+            found=found,
+        )
+        for name, nothing, found in (
+            ('tags-any', 0, 1),
+            ('not-tags', 1, 1),
+            ('not-tags-any', 1, 0),
+        )
     ),
     Case(
         'resource_claim_next',
@@ -253,13 +271,21 @@ CASES = [
         nothing=0,
         found=1,
     ),
-    Case(
-        'resource_claim_next',
-        'filters',
-        _claimed('tags'),
-        lambda world: 'known',
-        nothing=0,
-        found=0,
+    *(
+        Case(
+            'resource_claim_next',
+            'filters',
+            _claimed(name),
+            lambda world: 'known',
+            nothing=nothing,
+            found=found,
+        )
+        for name, nothing, found in (
+            ('tags', 0, 0),
+            ('tags-any', 0, 1),
+            ('not-tags', 1, 1),
+            ('not-tags-any', 1, 0),
+        )
     ),
     Case(
         'resource_update',

@@ -147,6 +147,9 @@ def _filters(name: str, world: calls.World) -> dict[str, Any]:
         'created_at': db.api.Range(datetime.datetime(2000, 1, 1), None),
         'metadata': {'old': 'value'},
         'tags': ['old'],
+        'tags-any': ['old', 'x'],
+        'not-tags': ['old', 'x'],
+        'not-tags-any': [f't{each}' for each in range(10)],
         'is_claimed': False,
     }
 
