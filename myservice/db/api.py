@@ -66,8 +66,13 @@ from myservice.db.resources.resource import resource_destroy
 from myservice.db.resources.resource import resource_get
 from myservice.db.resources.resource import resource_get_all
 from myservice.db.resources.resource import resource_update
+from myservice.db.resources.tags import resource_tag_add
+from myservice.db.resources.tags import resource_tag_exists
+from myservice.db.resources.tags import resource_tag_remove
+from myservice.db.resources.tags import resource_tags_add
 from myservice.db.resources.tags import resource_tags_get
 from myservice.db.resources.tags import resource_tags_get_many
+from myservice.db.resources.tags import resource_tags_remove
 from myservice.db.resources.tags import resource_tags_set
 from myservice.db.service import service_create
 from myservice.db.service import service_destroy
@@ -153,8 +158,13 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_metadata_get_many',
     'resource_metadata_set',
     'resource_metadata_update',
+    'resource_tag_add',
+    'resource_tag_exists',
+    'resource_tag_remove',
+    'resource_tags_add',
     'resource_tags_get',
     'resource_tags_get_many',
+    'resource_tags_remove',
     'resource_tags_set',
     # claims
     'Claim',

@@ -167,6 +167,19 @@ def _tagged(world: World, values: list[Any]) -> bool:
     return 'known' in tags
 
 
+def _tags_after(name: str) -> Any:
+    def call(world: World, values: list[Any]) -> list[str]:
+        resource_id = world.resource.id
+        getattr(db.api, name)(world.user, resource_id, values)
+        tags = db.api.resource_tags_get(world.user, resource_id)
+        db.api.resource_tags_set(world.user, resource_id, ['known'])
+        if name == 'resource_tags_add':
+            assert tags == sorted({'known', *values})
+        return sorted(set(tags) - set(values))
+
+    return call
+
+
 def _created(world: World, values: list[Any]) -> bool:
     metadata = dict.fromkeys(values, 'v')
     made = db.api.resource_create(
@@ -351,6 +364,17 @@ CASES = [
         lambda world: 'known',
         nothing=False,
         found=True,
+    ),
+    *(
+        Case(
+            name,
+            'tags',
+            _tags_after(name),
+            lambda world: 'known',
+            nothing=['known'],
+            found=[],
+        )
+        for name in ('resource_tags_add', 'resource_tags_remove')
     ),
     Case(
         'resource_create',
