@@ -55,6 +55,7 @@ from myservice.db.resources.claim import claims_take_over
 from myservice.db.resources.claim import resource_claim
 from myservice.db.resources.claim import resource_claim_next
 from myservice.db.resources.claim import resource_release
+from myservice.db.resources.count import resource_count
 from myservice.db.resources.fencing import Claim
 from myservice.db.resources.metadata import resource_metadata_delete
 from myservice.db.resources.metadata import resource_metadata_get
@@ -85,6 +86,7 @@ from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
 from myservice.db.service import service_unregister
 from myservice.db.service import service_update
+from myservice.db.service_count import service_count
 from myservice.db.transaction.orm_session import Session
 from myservice.db.transaction.retry import atomic
 from myservice.db.transaction.retry import run_in_transaction
@@ -110,6 +112,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'run_in_transaction',
     'atomic',
     # services
+    'service_count',
     'service_create',
     'service_destroy',
     'service_get',
@@ -148,6 +151,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'reservation_expire',
     'reservation_purge',
     # resources
+    'resource_count',
     'resource_create',
     'resource_destroy',
     'resource_get',

@@ -83,6 +83,16 @@ def _listed(name: str, key: str) -> Callable[[World, list[Any]], Any]:
     return call
 
 
+def _counted(name: str, key: str) -> Callable[[World, list[Any]], Any]:
+    """Return how many rows a function counts with a filter."""
+
+    def call(world: World, values: list[Any]) -> int:
+        number: int = getattr(db.api, name)(world.admin, {key: values})
+        return number
+
+    return call
+
+
 def _without(world: World, values: list[Any]) -> int:
     wanted = {'name': db.api.Not(values)}
     return len(db.api.resource_get_all(world.user, wanted))
@@ -239,6 +249,14 @@ CASES = [
             ('resource_get_all', 'name', lambda world: 'known'),
             ('quota_get_all', 'resource', lambda world: 'resources'),
             ('quota_class_get_all', 'resource', lambda world: 'resources'),
+        )
+    ),
+    *(
+        Case(name, 'filters', _counted(name, key), known, nothing=0, found=1)
+        for name, key, known in (
+            ('service_count', 'host', lambda world: world.service.host),
+            ('resource_count', 'name', lambda world: 'known'),
+            ('resource_count', 'tags-any', lambda world: 'known'),
         )
     ),
     Case(

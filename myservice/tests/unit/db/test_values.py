@@ -187,6 +187,9 @@ OPTIONAL: dict[str, Callable[[str, calls.World], Any]] = {
     ),
     'force': lambda name, world: True,
     'batch_size': lambda name, world: 10,
+    'group_by': lambda name, world: (
+        'binary' if name.startswith('service') else 'kind'
+    ),
 }
 
 
