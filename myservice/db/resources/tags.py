@@ -158,7 +158,10 @@ def resource_tag_remove(
     tag: str,
     claim: Claim | None = None,
 ) -> None:
-    """Take a tag from a resource.
+    """Remove a tag from a resource.
+
+    Nothing tells later who has removed it: if a reply of the server is lost,
+    and the tag is gone when the call is repeated, it raises CommitUnknown.
 
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the resource
@@ -178,8 +181,6 @@ def resource_tag_remove(
             access.get_for_writing(
                 context, resource_id, claim, session=session
             )
-            # Once it is gone, nothing tells who has removed it. So if an
-            # attempt was lost before, the caller gets CommitUnknown.
             raise exception.ResourceTagNotFound(
                 resource_id=resource_id, tag=tag
             )
@@ -192,7 +193,7 @@ def resource_tags_remove(
     tags: Collection[str],
     claim: Claim | None = None,
 ) -> None:
-    """Take tags from a resource; one that it does not have is not an error.
+    """Remove tags from a resource; one that it does not have is not an error.
 
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the resource
