@@ -21,6 +21,26 @@ _HEADINGS = (
 )
 _LONG_HEADINGS = ('Metadata', 'Tags')
 
+# The filters by tags, with the option for each.
+_TAG_OPTIONS = {
+    'tags': (
+        '--tag',
+        'only those with this tag; if repeated, with all of them',
+    ),
+    'tags-any': (
+        '--tag-any',
+        'only those with this tag; if repeated, with at least one of them',
+    ),
+    'not-tags': (
+        '--not-tag',
+        'only those without this tag; if repeated, not with all of them',
+    ),
+    'not-tags-any': (
+        '--not-tag-any',
+        'only those without this tag; if repeated, with none of them',
+    ),
+}
+
 
 def resource_list(arguments: Any) -> None:
     """List resources."""
@@ -91,7 +111,7 @@ def _filters(arguments: Any) -> dict[str, Any]:
         'service_id': arguments.service_id,
         'is_claimed': arguments.is_claimed,
         # With an empty filter, the list could not use the index of its order.
-        'tags': arguments.tags or None,
+        **{name: getattr(arguments, name) or None for name in _TAG_OPTIONS},
         'metadata': _parsed(arguments.metadata) or None,
     }
 
@@ -190,13 +210,15 @@ def _add_filter_arguments(listing: argparse.ArgumentParser) -> None:
     )
     for name in ('kind', 'status'):
         listing.add_argument(f'--{name}', help='only those with this one')
-    listing.add_argument(
-        '--tag',
-        dest='tags',
-        action='append',
-        default=[],
-        help='only those with this tag; if repeated, with all of them',
-    )
+    for name, (option, text) in _TAG_OPTIONS.items():
+        listing.add_argument(
+            option,
+            dest=name,
+            metavar='TAG',
+            action='append',
+            default=[],
+            help=text,
+        )
     listing.add_argument(
         '--metadata',
         metavar='KEY=VALUE',

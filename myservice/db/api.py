@@ -57,6 +57,7 @@ from myservice.db.resources.claim import resource_claim_hand_over
 from myservice.db.resources.claim import resource_claim_next
 from myservice.db.resources.claim import resource_claim_renew
 from myservice.db.resources.claim import resource_release
+from myservice.db.resources.count import resource_count
 from myservice.db.resources.fencing import Claim
 from myservice.db.resources.metadata import resource_metadata_delete
 from myservice.db.resources.metadata import resource_metadata_get
@@ -68,8 +69,13 @@ from myservice.db.resources.resource import resource_destroy
 from myservice.db.resources.resource import resource_get
 from myservice.db.resources.resource import resource_get_all
 from myservice.db.resources.resource import resource_update
+from myservice.db.resources.tags import resource_tag_add
+from myservice.db.resources.tags import resource_tag_exists
+from myservice.db.resources.tags import resource_tag_remove
+from myservice.db.resources.tags import resource_tags_add
 from myservice.db.resources.tags import resource_tags_get
 from myservice.db.resources.tags import resource_tags_get_many
+from myservice.db.resources.tags import resource_tags_remove
 from myservice.db.resources.tags import resource_tags_set
 from myservice.db.service import service_create
 from myservice.db.service import service_destroy
@@ -82,6 +88,7 @@ from myservice.db.service import service_heartbeat_many
 from myservice.db.service import service_register
 from myservice.db.service import service_unregister
 from myservice.db.service import service_update
+from myservice.db.service_count import service_count
 from myservice.db.transaction.orm_session import Session
 from myservice.db.transaction.retry import atomic
 from myservice.db.transaction.retry import run_in_transaction
@@ -107,6 +114,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'run_in_transaction',
     'atomic',
     # services
+    'service_count',
     'service_create',
     'service_destroy',
     'service_get',
@@ -145,6 +153,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'reservation_expire',
     'reservation_purge',
     # resources
+    'resource_count',
     'resource_create',
     'resource_destroy',
     'resource_get',
@@ -155,8 +164,13 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_metadata_get_many',
     'resource_metadata_set',
     'resource_metadata_update',
+    'resource_tag_add',
+    'resource_tag_exists',
+    'resource_tag_remove',
+    'resource_tags_add',
     'resource_tags_get',
     'resource_tags_get_many',
+    'resource_tags_remove',
     'resource_tags_set',
     # claims
     'Claim',

@@ -16,7 +16,6 @@ from myservice.context import require_admin
 from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.liveness import ServiceRow
-from myservice.db.query import listing
 from myservice.db.query import lookup
 from myservice.db.resources import release
 from myservice.db.sql import clock
@@ -35,29 +34,7 @@ _SETTABLE = (
     'disabled_reason',
     'forced_down',
 )
-_LISTING = listing.Listing(
-    ServiceRow,
-    filters=(
-        'host',
-        'binary',
-        'topic',
-        'availability_zone',
-        'disabled',
-        'is_up',
-    ),
-    selective=('host',),
-    sort_keys={
-        'id': 'ix_services_id',
-        'host': 'ix_services_host',
-        'binary': 'ix_services_binary',
-        'topic': 'ix_services_topic',
-        'availability_zone': 'ix_services_zone',
-        'version': 'ix_services_version',
-        'created_at': 'ix_services_created_at',
-        'updated_at': 'ix_services_updated_at',
-        'last_seen_at': None,
-    },
-)
+_LISTING = service_rows.LISTING
 
 _UPDATE = (
     sa.update(_TABLE)

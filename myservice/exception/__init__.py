@@ -23,6 +23,7 @@ from myservice.exception.resource import ResourceClaimed
 from myservice.exception.resource import ResourceConflict
 from myservice.exception.resource import ResourceNotClaimed
 from myservice.exception.resource import ResourceNotFound
+from myservice.exception.resource import ResourceTagNotFound
 from myservice.exception.server import DatabaseReadOnly
 from myservice.exception.server import EncodingRefused
 from myservice.exception.server import MigrationFailed
@@ -97,6 +98,7 @@ __all__ = [
     'ResourceConflict',
     'ResourceNotClaimed',
     'ResourceNotFound',
+    'ResourceTagNotFound',
     'SchemaOutdated',
     'SecondWriteInAutocommit',
     'ServerBusy',

@@ -13,6 +13,14 @@ class ResourceNotFound(NotFound):
     resource_id: str
 
 
+class ResourceTagNotFound(NotFound):
+    """The resource does not have this tag."""
+
+    message = 'Resource {resource_id} does not have the tag {tag}.'
+    resource_id: str
+    tag: str
+
+
 class ResourceConflict(Conflict):
     """A resource is not in the expected state; nothing was changed."""
 

@@ -153,7 +153,14 @@ ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'resource_ids': lambda name, world: [world.resource.id, 'unknown'],
     'metadata': lambda name, world: {world.new: 'value'},
     'keys': lambda name, world: ['old', 'unknown'],
-    'tags': lambda name, world: [world.new, 'newer'],
+    'tag': lambda name, world: (
+        'old' if name.endswith('_remove') else world.new
+    ),
+    'tags': lambda name, world: (
+        ['old', 'unknown']
+        if name.endswith('_remove')
+        else [world.new, 'newer']
+    ),
     'claim': lambda name, world: world.claim,
     'project_id': lambda name, world: world.project_id,
     'class_name': lambda name, world: world.class_name,

@@ -83,6 +83,16 @@ def _listed(name: str, key: str) -> Callable[[World, list[Any]], Any]:
     return call
 
 
+def _counted(name: str, key: str) -> Callable[[World, list[Any]], Any]:
+    """Return how many rows a function counts with a filter."""
+
+    def call(world: World, values: list[Any]) -> int:
+        number: int = getattr(db.api, name)(world.admin, {key: values})
+        return number
+
+    return call
+
+
 def _without(world: World, values: list[Any]) -> int:
     wanted = {'name': db.api.Not(values)}
     return len(db.api.resource_get_all(world.user, wanted))
@@ -167,6 +177,19 @@ def _tagged(world: World, values: list[Any]) -> bool:
     return 'known' in tags
 
 
+def _tags_after(name: str) -> Any:
+    def call(world: World, values: list[Any]) -> list[str]:
+        resource_id = world.resource.id
+        getattr(db.api, name)(world.user, resource_id, values)
+        tags = db.api.resource_tags_get(world.user, resource_id)
+        db.api.resource_tags_set(world.user, resource_id, ['known'])
+        if name == 'resource_tags_add':
+            assert tags == sorted({'known', *values})
+        return sorted(set(tags) - set(values))
+
+    return call
+
+
 def _created(world: World, values: list[Any]) -> bool:
     metadata = dict.fromkeys(values, 'v')
     made = db.api.resource_create(
@@ -187,9 +210,11 @@ def _beaten(world: World, values: list[Any]) -> int:
     return db.api.service_heartbeat_many(world.admin, pairs)
 
 
-def _all_tags(world: World, values: list[Any]) -> int:
-    # Only resources with all of them are found.
-    return len(db.api.resource_get_all(world.user, {'tags': values}))
+def _by_tags(name: str) -> Callable[[World, list[Any]], Any]:
+    def call(world: World, values: list[Any]) -> int:
+        return len(db.api.resource_get_all(world.user, {name: values}))
+
+    return call
 
 
 def _all_metadata(world: World, values: list[Any]) -> int:
@@ -226,6 +251,14 @@ CASES = [
             ('quota_class_get_all', 'resource', lambda world: 'resources'),
         )
     ),
+    *(
+        Case(name, 'filters', _counted(name, key), known, nothing=0, found=1)
+        for name, key, known in (
+            ('service_count', 'host', lambda world: world.service.host),
+            ('resource_count', 'name', lambda world: 'known'),
+            ('resource_count', 'tags-any', lambda world: 'known'),
+        )
+    ),
     Case(
         'resource_get_all',
         'filters',
@@ -243,7 +276,23 @@ CASES = [
             nothing=0,
             found=0,
         )
-        for call in (_all_tags, _all_metadata)
+        # Only resources with all of them are found.
+        for call in (_by_tags('tags'), _all_metadata)
+    ),
+    *(
+        Case(
+            'resource_get_all',
+            'filters',
+            _by_tags(name),
+            lambda world: 'known',
+            nothing=nothing,
+            found=found,
+        )
+        for name, nothing, found in (
+            ('tags-any', 0, 1),
+            ('not-tags', 1, 1),
+            ('not-tags-any', 1, 0),
+        )
     ),
     Case(
         'resource_claim_next',
@@ -253,13 +302,21 @@ CASES = [
         nothing=0,
         found=1,
     ),
-    Case(
-        'resource_claim_next',
-        'filters',
-        _claimed('tags'),
-        lambda world: 'known',
-        nothing=0,
-        found=0,
+    *(
+        Case(
+            'resource_claim_next',
+            'filters',
+            _claimed(name),
+            lambda world: 'known',
+            nothing=nothing,
+            found=found,
+        )
+        for name, nothing, found in (
+            ('tags', 0, 0),
+            ('tags-any', 0, 1),
+            ('not-tags', 1, 1),
+            ('not-tags-any', 1, 0),
+        )
     ),
     Case(
         'resource_update',
@@ -325,6 +382,17 @@ CASES = [
         lambda world: 'known',
         nothing=False,
         found=True,
+    ),
+    *(
+        Case(
+            name,
+            'tags',
+            _tags_after(name),
+            lambda world: 'known',
+            nothing=['known'],
+            found=[],
+        )
+        for name in ('resource_tags_add', 'resource_tags_remove')
     ),
     Case(
         'resource_create',

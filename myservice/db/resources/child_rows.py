@@ -36,15 +36,16 @@ def check_metadata(metadata: Any) -> None:
         )
 
 
-def check_tags(tags: Any) -> None:
+def check_tags(tags: Any, field: str = 'tags') -> None:
     """Refuse what cannot be stored as tags.
 
     :param tags: a list, tuple or set of texts
+    :param field: what to call it in the error
     :raises InvalidInput: when it is something else
     """
-    validation.check_texts('tags', tags)
+    validation.check_texts(field, tags)
     for tag in tags:
-        validation.check_name('tags', tag)
+        validation.check_name(field, tag)
 
 
 def read_metadata(

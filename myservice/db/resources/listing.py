@@ -1,5 +1,6 @@
 """How resources are listed: filters, sort keys and their indexes."""
 
+import functools
 from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Mapping
@@ -30,92 +31,124 @@ _LOOKED_FOR = {
 
 
 def check_scope(
-    context: RequestContext, filters: Any
+    context: RequestContext, filters: Any, function: str = 'resource_get_all'
 ) -> Mapping[str, object] | None:
     """Return filters that show a caller no more than they may see.
 
     :param context: the caller; an administrator sees all
     :param filters: as resource_get_all takes them
+    :param function: what the caller has called
     :raises InvalidInput: when the caller has no project
     """
     if context.is_admin:
         return cast(Mapping[str, object] | None, filters)
-    project_id = require_project(context, None, 'resource_get_all')
+    project_id = require_project(context, None, function)
     return listing.with_filter(filters, 'project_id', project_id)
 
 
 def _metadata_filter(wanted: Any) -> tuple[Hashable, Mapping[str, object]]:
     child_rows.check_metadata(wanted)
-    return _take_apart(_METADATA, wanted.items())
+    return _take_apart(_METADATA, 'metadata', wanted.items())
 
 
-def _tags_filter(wanted: Any) -> tuple[Hashable, Mapping[str, object]]:
+def _all_tags_filter(
+    name: str, wanted: Any
+) -> tuple[Hashable, Mapping[str, object]]:
+    rows = {(tag,) for tag in _checked_tags(name, wanted)}
+    return _take_apart(_TAGS, _prefix(name), rows)
+
+
+def _any_tags_filter(
+    name: str, wanted: Any
+) -> tuple[Hashable, Mapping[str, object]]:
+    tags = _checked_tags(name, wanted)
+    return in_list.how_many(tags), in_list.members(_prefix(name), tags)
+
+
+def _checked_tags(name: str, wanted: Any) -> set[str]:
     tags = [wanted] if isinstance(wanted, str) else wanted
-    child_rows.check_tags(tags)
-    return _take_apart(_TAGS, {(tag,) for tag in tags})
+    child_rows.check_tags(tags, name)
+    return set(tags)
+
+
+def _prefix(name: str) -> str:
+    """Return what the parameters of a filter begin with."""
+    return name.replace('-', '_')
 
 
 def _take_apart(
-    table: sa.Table, rows: Collection[Sequence[str]]
+    table: sa.Table, prefix: str, rows: Collection[Sequence[str]]
 ) -> tuple[Hashable, Mapping[str, object]]:
     number = in_list.how_many(rows)
     if number == in_list.MANY:
         return number, {
-            f'asked_{table.name}': list(rows),
-            f'{table.name}_count': len(rows),
+            f'asked_{prefix}': list(rows),
+            f'{prefix}_count': len(rows),
         }
     return number, {
-        f'{table.name}_{each}_{column.key}': value
+        f'{prefix}_{each}_{column.key}': value
         for each, row in enumerate(rows)
         for column, value in zip(_LOOKED_FOR[table], row, strict=True)
     }
 
 
-def _has_metadata(number: int) -> Clause:
-    return _has_all(_METADATA, number)
-
-
-def _has_tags(number: int) -> Clause:
-    return _has_all(_TAGS, number)
-
-
-def _has_all(table: sa.Table, number: int) -> Clause:
+def _has_all(table: sa.Table, prefix: str, number: int) -> Clause:
     if number == in_list.MANY:
         selected: Clause = in_list.is_selected(
-            _TABLE.c.id, _has_many_statement(table)
+            _TABLE.c.id, _has_many_statement(table, prefix)
         )
         return selected
     return sa.and_(
-        sa.true(), *(_has_one(table, each) for each in range(number))
+        sa.true(), *(_has_one(table, prefix, each) for each in range(number))
     )
 
 
-def _has_one(table: sa.Table, number: int) -> Clause:
+def _has_one(table: sa.Table, prefix: str, number: int) -> Clause:
     return sa.exists().where(
         table.c.resource_id == _TABLE.c.id,
         *(
             column
             == sa.bindparam(
-                f'{table.name}_{number}_{column.key}', type_=column.type
+                f'{prefix}_{number}_{column.key}', type_=column.type
             )
             for column in _LOOKED_FOR[table]
         ),
     )
 
 
-def _has_many_statement(table: sa.Table) -> sa.Select[Any]:
+def _has_many_statement(table: sa.Table, prefix: str) -> sa.Select[Any]:
     # Each row is asked for once, and exists at most once: a resource that has
     # as many of them has all. With one EXISTS for each, servers would take
     # ever longer to plan.
-    asked = in_list.rows(f'asked_{table.name}', *_LOOKED_FOR[table])
+    asked = in_list.rows(f'asked_{prefix}', *_LOOKED_FOR[table])
     found = (column == asked.c[column.key] for column in _LOOKED_FOR[table])
-    count = sa.bindparam(f'{table.name}_count', type_=sa.Integer())
+    count = sa.bindparam(f'{prefix}_count', type_=sa.Integer())
     return (
         sa.select(table.c.resource_id)
         .where(*found)
         .group_by(table.c.resource_id)
         .having(sa.func.count() == count)
     )
+
+
+def _has_any_tag(prefix: str, number: int) -> Clause:
+    if number == 0:
+        return sa.false()
+    is_one: Clause = in_list.is_member(_TAGS.c.tag, prefix, number)
+    if number == in_list.MANY:
+        selected: Clause = in_list.is_selected(
+            _TABLE.c.id, sa.select(_TAGS.c.resource_id).where(is_one)
+        )
+        return selected
+    return sa.exists().where(_TAGS.c.resource_id == _TABLE.c.id, is_one)
+
+
+def _has_not_all_tags(number: int) -> Clause:
+    return sa.not_(_has_all(_TAGS, 'not_tags', number))
+
+
+def _has_none_of_tags(number: int) -> Clause:
+    return sa.not_(_has_any_tag('not_tags_any', number))
 
 
 def _is_claimed_filter(wanted: object) -> tuple[bool, Mapping[str, object]]:
@@ -163,8 +196,26 @@ LISTING = listing.Listing(
     },
     selective=('id', 'name', 'service_id'),
     special={
-        'metadata': listing.Special(_metadata_filter, _has_metadata),
-        'tags': listing.Special(_tags_filter, _has_tags),
+        'metadata': listing.Special(
+            _metadata_filter,
+            functools.partial(_has_all, _METADATA, 'metadata'),
+        ),
+        'tags': listing.Special(
+            functools.partial(_all_tags_filter, 'tags'),
+            functools.partial(_has_all, _TAGS, 'tags'),
+        ),
+        'tags-any': listing.Special(
+            functools.partial(_any_tags_filter, 'tags-any'),
+            functools.partial(_has_any_tag, 'tags_any'),
+        ),
+        'not-tags': listing.Special(
+            functools.partial(_all_tags_filter, 'not-tags'),
+            _has_not_all_tags,
+        ),
+        'not-tags-any': listing.Special(
+            functools.partial(_any_tags_filter, 'not-tags-any'),
+            _has_none_of_tags,
+        ),
         'is_claimed': listing.Special(_is_claimed_filter, _is_claimed),
     },
 )

@@ -123,7 +123,9 @@ def resource_get_all(
         service_id, generation, created_at and updated_at, to a value, a list
         of allowed ones, or db.api's Not, Range, StartsWith or Contains;
         is_claimed; metadata, a dict of which all items have to be there;
-        tags, a list of which all have to be there. None is left out
+        tags, tags-any, not-tags and not-tags-any, lists of tags of which a
+        resource has all, at least one, not all, or none: each resource has
+        all tags of an empty list, and none of them. None is left out
     :param limit: rows at most; None is all
     :param marker: the id of the last row of the page before; one that was
         destroyed meanwhile still marks its place

@@ -295,6 +295,34 @@ def upsert(
     )
 
 
+def insert_lacking(
+    backend: Backend, table: sa.Table, select: sa.Select[*tuple[Any, ...]]
+) -> sa.Insert:
+    """Return the INSERT of those rows of a SELECT that a table does not have.
+
+    Its rowcount is 0 only if there are none; MariaDB counts those that are
+    there, too.
+
+    :param backend: which database it is
+    :param table: the Table, all of whose columns are its primary key
+    :param select: a SELECT of these columns
+    """
+    names = table.c.keys()
+    insert: postgresql.Insert | sqlite.Insert | mysql.Insert
+    if backend == 'postgresql':
+        insert = postgresql.insert(table).on_conflict_do_nothing()
+    elif backend == 'sqlite':
+        insert = sqlite.insert(table).on_conflict_do_nothing()
+    else:
+        # IGNORE would hide other errors than that of the key.
+        same = {names[0]: table.c[names[0]]}
+        insert = mysql.insert(table).on_duplicate_key_update(same)
+    # psycopg forgets the count of an INSERT as its cursor is closed.
+    return insert.from_select(names, select).execution_options(
+        preserve_rowcount=True
+    )
+
+
 class not_negative(FunctionElement[int]):
     """A number, or 0 where it is negative."""
 

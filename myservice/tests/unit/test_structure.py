@@ -18,6 +18,7 @@ ROOT = pathlib.Path(myservice.__file__).parent
 # The modules of db/ that offer functions which are transactions.
 MODULES = (
     'service',
+    'service_count',
     'quotas.quota',
     'quotas.quota_class',
     'quotas.usage',
@@ -26,6 +27,7 @@ MODULES = (
     'resources.metadata',
     'resources.tags',
     'resources.claim',
+    'resources.count',
     'maintenance',
 )
 
@@ -46,7 +48,7 @@ FLOORS = (
     ('db.query',),
     ('db.quotas', 'db.service_rows'),
     ('db.resources',),
-    ('db.service', 'db.maintenance', 'db.migration'),
+    ('db.service', 'db.service_count', 'db.maintenance', 'db.migration'),
     ('db.api',),
     ('db',),
     ('worker', 'web', 'fixtures'),
@@ -67,6 +69,7 @@ RAISED_BY = {
     'limits.check_limit': {'InvalidInput'},
     'limits.check_resource': {'InvalidInput', 'QuotaResourceUnknown'},
     'limits.check_deltas': {'InvalidInput', 'QuotaResourceUnknown'},
+    'counting.check_count': {'InvalidInput'},
     'access.get': {'ResourceNotFound'},
     'child_rows.read_of_one': {'ResourceNotFound'},
     'access.get_for_writing': {'ResourceNotFound', 'ClaimLost'},

@@ -109,8 +109,14 @@ class TestText(base.DatabaseTestCase):
     def tag(self, text: str) -> Callable[[], Any]:
         values = {'project_id': 'p', 'tags': [text]}
         row = db.api.resource_create(self.context, values)
-        found = db.api.resource_get_all(self.context, {'tags': [text]})
-        self.assertEqual([row.id], [each.id for each in found])
+        for filters in (
+            {'tags': [text]},
+            {'tags-any': [text, 'x']},
+            {'id': row.id, 'not-tags': [text, 'x']},
+            {'id': row.id, 'not-tags-any': [f'{text[:254]}.']},
+        ):
+            found = db.api.resource_get_all(self.context, filters)
+            self.assertEqual([row.id], [each.id for each in found])
         return lambda: db.api.resource_tags_get(self.context, row.id)[0]
 
     def store(self, write: Write, text: str) -> Any:

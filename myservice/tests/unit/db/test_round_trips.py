@@ -18,6 +18,7 @@ from myservice.tests import factories
 # one transaction (then COMMIT is added, on PostgreSQL and SQLite BEGIN too) or
 # commit by themselves.
 BUDGETS: dict[str, tuple[int, bool]] = {
+    'service_count': (1, False),
     'service_create': (2, False),
     'service_register': (3, True),
     'service_get': (1, False),
@@ -51,6 +52,7 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'reservation_rollback': (2, True),
     'reservation_expire': (3, True),
     'reservation_purge': (1, True),
+    'resource_count': (1, False),
     'resource_create': (3, True),
     'resource_get': (1, False),
     'resource_get_all': (1, False),
@@ -61,8 +63,13 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'resource_metadata_set': (3, True),
     'resource_metadata_update': (3, True),
     'resource_metadata_delete': (2, True),
+    'resource_tag_add': (1, False),
+    'resource_tag_exists': (1, False),
+    'resource_tag_remove': (1, False),
+    'resource_tags_add': (1, False),
     'resource_tags_get': (1, False),
     'resource_tags_get_many': (1, False),
+    'resource_tags_remove': (1, False),
     'resource_tags_set': (3, True),
     'resource_claim': (1, False),
     'resource_claim_next': (1, True),

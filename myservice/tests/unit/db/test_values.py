@@ -147,6 +147,9 @@ def _filters(name: str, world: calls.World) -> dict[str, Any]:
         'created_at': db.api.Range(datetime.datetime(2000, 1, 1), None),
         'metadata': {'old': 'value'},
         'tags': ['old'],
+        'tags-any': ['old', 'x'],
+        'not-tags': ['old', 'x'],
+        'not-tags-any': [f't{each}' for each in range(10)],
         'is_claimed': False,
     }
 
@@ -184,6 +187,9 @@ OPTIONAL: dict[str, Callable[[str, calls.World], Any]] = {
     ),
     'force': lambda name, world: True,
     'batch_size': lambda name, world: 10,
+    'group_by': lambda name, world: (
+        'binary' if name.startswith('service') else 'kind'
+    ),
 }
 
 

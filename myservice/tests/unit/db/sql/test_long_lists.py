@@ -180,7 +180,10 @@ class TestStatements(LongListsTestCase):
         sa.event.listen(engine, 'before_cursor_execute', note)
         self.addCleanup(sa.event.remove, engine, 'before_cursor_execute', note)
         for number in (9, 10, 2000):
-            wanted = {'name': unknown(number), 'tags': unknown(number)}
+            wanted = dict.fromkeys(
+                ('name', 'tags', 'tags-any', 'not-tags', 'not-tags-any'),
+                unknown(number),
+            )
             db.api.resource_get_all(self.user, wanted)
         self.assertEqual(1, len(texts))
 
@@ -191,6 +194,10 @@ class TestStatements(LongListsTestCase):
             for wanted in (
                 {'tags': tags},
                 {'tags': tags[:2]},
+                {'tags-any': tags},
+                {'tags-any': tags[:2]},
+                {'not-tags': tags},
+                {'not-tags-any': tags},
                 {'metadata': dict.fromkeys(tags, 'v')},
                 {'metadata': dict.fromkeys(tags[:2], 'v')},
                 {'name': tags},
