@@ -69,6 +69,7 @@ from myservice.db.resources.resource import resource_update
 from myservice.db.resources.tags import resource_tags_get
 from myservice.db.resources.tags import resource_tags_get_many
 from myservice.db.resources.tags import resource_tags_set
+from myservice.db.rows import Row
 from myservice.db.service import service_create
 from myservice.db.service import service_destroy
 from myservice.db.service import service_get
@@ -163,6 +164,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_release',
     'claims_take_over',
     # what they return, for annotations
+    'Row',
     'ServiceRow',
     'QuotaRow',
     'QuotaClassRow',

@@ -19,6 +19,7 @@ from myservice.tests import factories
 TYPES = {
     'Session',
     'AnySession',
+    'Row',
     'ServiceRow',
     'QuotaRow',
     'QuotaClassRow',
