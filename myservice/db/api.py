@@ -65,6 +65,7 @@ from myservice.db.resources.resource import resource_create
 from myservice.db.resources.resource import resource_destroy
 from myservice.db.resources.resource import resource_get
 from myservice.db.resources.resource import resource_get_all
+from myservice.db.resources.resource import resource_get_many
 from myservice.db.resources.resource import resource_update
 from myservice.db.resources.tags import resource_tags_get
 from myservice.db.resources.tags import resource_tags_get_many
@@ -75,6 +76,7 @@ from myservice.db.service import service_destroy
 from myservice.db.service import service_get
 from myservice.db.service import service_get_all
 from myservice.db.service import service_get_by_host_and_binary
+from myservice.db.service import service_get_many
 from myservice.db.service import service_get_minimum_version
 from myservice.db.service import service_heartbeat
 from myservice.db.service import service_heartbeat_many
@@ -111,6 +113,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'service_get',
     'service_get_all',
     'service_get_by_host_and_binary',
+    'service_get_many',
     'service_get_minimum_version',
     'service_heartbeat',
     'service_heartbeat_many',
@@ -148,6 +151,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_destroy',
     'resource_get',
     'resource_get_all',
+    'resource_get_many',
     'resource_update',
     'resource_metadata_delete',
     'resource_metadata_get',

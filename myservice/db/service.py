@@ -4,6 +4,7 @@ A service row is created by the process that it stands for, kept alive by its
 heartbeats, and read by everybody who has to know whom to give work.
 """
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -13,16 +14,15 @@ from oslo_db import exception as db_exception
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
+from myservice.db import service_lookup
 from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.liveness import ServiceRow
-from myservice.db.query import listing
 from myservice.db.query import lookup
 from myservice.db.resources import release
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.retry import trace_in
-from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 
 _TABLE = service_rows.TABLE
@@ -35,29 +35,7 @@ _SETTABLE = (
     'disabled_reason',
     'forced_down',
 )
-_LISTING = listing.Listing(
-    ServiceRow,
-    filters=(
-        'host',
-        'binary',
-        'topic',
-        'availability_zone',
-        'disabled',
-        'is_up',
-    ),
-    selective=('host',),
-    sort_keys={
-        'id': 'ix_services_id',
-        'host': 'ix_services_host',
-        'binary': 'ix_services_binary',
-        'topic': 'ix_services_topic',
-        'availability_zone': 'ix_services_zone',
-        'version': 'ix_services_version',
-        'created_at': 'ix_services_created_at',
-        'updated_at': 'ix_services_updated_at',
-        'last_seen_at': None,
-    },
-)
+_LISTING = service_lookup.LISTING
 
 _UPDATE = (
     sa.update(_TABLE)
@@ -173,7 +151,7 @@ def service_get(context: RequestContext, service_id: str) -> ServiceRow:
     validation.check_text('service_id', service_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        return _service_get(context, service_id, session=session)
+        return service_lookup.get(context, service_id, session=session)
 
 
 @retry_on_failure
@@ -195,9 +173,32 @@ def service_get_by_host_and_binary(
     validation.check_text('binary', binary)
     session = get_session(context, read_only=True)
     with session.begin():
-        return _service_get_by_host_and_binary(
+        return service_lookup.get_by_host_and_binary(
             context, host, binary, session=session
         )
+
+
+@retry_on_failure
+def service_get_many(
+    context: RequestContext, service_ids: Collection[str]
+) -> list[ServiceRow]:
+    """Return services by their ids, in one statement, without a lock.
+
+    :param context: an administrator's context
+    :param service_ids: the ids of the rows, any number of them; an id may be
+        there more than once
+    :returns: a list of rows, in the order of the ids, with is_up by the
+        database's clock
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when service_ids is not a list of texts
+    :raises ServicesNotFound: a ServiceNotFound, with all the ids of which
+        there is no living service
+    """
+    require_admin(context, 'service_get_many')
+    validation.check_texts('service_ids', service_ids)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return service_lookup.get_many(context, service_ids, session=session)
 
 
 @retry_on_failure
@@ -376,31 +377,10 @@ def service_destroy(
     validation.check_bool('force', force)
     session = get_session(context, core=True)
     with session.begin():
-        service_ref = _service_get(context, service_id, session=session)
+        service_ref = service_lookup.get(context, service_id, session=session)
         claims = release.count_of(service_id, session=session)
         if claims and not force:
             raise exception.ServiceInUse(service_id=service_id, claims=claims)
         if claims:
             release.release_all_of(service_id, session=session)
         service_ref.delete(session=session)
-
-
-def _service_get(
-    context: RequestContext, service_id: str, *, session: AnySession
-) -> ServiceRow:
-    row = lookup.get(
-        context.read_deleted, ServiceRow, {'id': service_id}, session=session
-    )
-    if row is None:
-        raise exception.ServiceNotFound(service_id=service_id)
-    return row
-
-
-def _service_get_by_host_and_binary(
-    context: RequestContext, host: str, binary: str, *, session: AnySession
-) -> ServiceRow:
-    key = {'host': host, 'binary': binary}
-    row = lookup.get(context.read_deleted, ServiceRow, key, session=session)
-    if row is None:
-        raise exception.HostBinaryNotFound(host=host, binary=binary)
-    return row

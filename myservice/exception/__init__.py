@@ -23,6 +23,7 @@ from myservice.exception.resource import ResourceClaimed
 from myservice.exception.resource import ResourceConflict
 from myservice.exception.resource import ResourceNotClaimed
 from myservice.exception.resource import ResourceNotFound
+from myservice.exception.resource import ResourcesNotFound
 from myservice.exception.server import DatabaseReadOnly
 from myservice.exception.server import EncodingRefused
 from myservice.exception.server import MigrationFailed
@@ -43,6 +44,7 @@ from myservice.exception.service import ServiceExists
 from myservice.exception.service import ServiceInUse
 from myservice.exception.service import ServiceNotFound
 from myservice.exception.service import ServiceReplaced
+from myservice.exception.service import ServicesNotFound
 from myservice.exception.transaction import CannotJoinHere
 from myservice.exception.transaction import CommitUnknown
 from myservice.exception.transaction import ForkedWhileBusy
@@ -97,6 +99,7 @@ __all__ = [
     'ResourceConflict',
     'ResourceNotClaimed',
     'ResourceNotFound',
+    'ResourcesNotFound',
     'SchemaOutdated',
     'SecondWriteInAutocommit',
     'ServerBusy',
@@ -107,6 +110,7 @@ __all__ = [
     'ServiceInUse',
     'ServiceNotFound',
     'ServiceReplaced',
+    'ServicesNotFound',
     'SessionMisuse',
     'SessionNotBegun',
     'StatementInterrupted',

@@ -13,6 +13,16 @@ class ResourceNotFound(NotFound):
     resource_id: str
 
 
+class ResourcesNotFound(ResourceNotFound):
+    """Some resources that were asked for are not there, or not visible.
+
+    ``resource_ids`` are all of these, and ``resource_id`` is the first one.
+    """
+
+    message = 'Resources {resource_ids} could not be found.'
+    resource_ids: list[str]
+
+
 class ResourceConflict(Conflict):
     """A resource is not in the expected state; nothing was changed."""
 

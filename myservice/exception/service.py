@@ -21,6 +21,16 @@ class HostBinaryNotFound(ServiceNotFound):
     binary: str
 
 
+class ServicesNotFound(ServiceNotFound):
+    """Some services that were asked for are not there.
+
+    ``service_ids`` are all of these, and ``service_id`` is the first one.
+    """
+
+    message = 'Services {service_ids} could not be found.'
+    service_ids: list[str]
+
+
 class ServiceExists(Conflict):
     """A living service already has this host and binary."""
 

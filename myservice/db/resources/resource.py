@@ -5,6 +5,7 @@ exist for them. Administrators see all.
 """
 
 import functools
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -104,6 +105,26 @@ def resource_get(context: RequestContext, resource_id: str) -> ResourceRow:
     session = get_session(context, read_only=True)
     with session.begin():
         return access.get(context, resource_id, session=session)
+
+
+@retry_on_failure
+def resource_get_many(
+    context: RequestContext, resource_ids: Collection[str]
+) -> list[ResourceRow]:
+    """Return resources by their ids, in one statement, without a lock.
+
+    :param context: a caller of their project, or an administrator
+    :param resource_ids: the ids of the rows, any number of them; an id may be
+        there more than once
+    :returns: a list of rows, in the order of the ids
+    :raises InvalidInput: when resource_ids is not a list of texts
+    :raises ResourcesNotFound: a ResourceNotFound, with all the ids of which
+        there is none that the caller may see
+    """
+    validation.check_texts('resource_ids', resource_ids)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return access.get_many(context, resource_ids, session=session)
 
 
 @retry_on_failure

@@ -159,6 +159,44 @@ class TestCreateAndGet(ServiceTestCase):
         self.assertEqual('Service x could not be found.', str(error))
 
 
+class TestGetMany(ServiceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.ids = [factories.create_service().id for _ in range(3)]
+
+    def test_the_rows_are_in_the_order_of_the_ids(self) -> None:
+        first, second, third = self.ids
+        ids = [third, first, third, second]
+        rows = db.api.service_get_many(self.context, ids)
+        self.assertEqual(ids, [row.id for row in rows])
+        self.assertEqual(
+            db.api.service_get(self.context, third)[:-1], rows[0][:-1]
+        )
+        self.assertTrue(rows[0].is_up)
+        self.assertEqual([], db.api.service_get_many(self.context, []))
+
+    def test_those_that_are_missing_are_all_in_the_error(self) -> None:
+        db.api.service_destroy(self.context, self.ids[1])
+        error = self.assertRaises(
+            exception.ServicesNotFound,
+            db.api.service_get_many,
+            self.context,
+            ['b', *self.ids, 'a', 'b'],
+        )
+        self.assertIsInstance(error, exception.ServiceNotFound)
+        self.assertEqual(['b', self.ids[1], 'a'], error.service_ids)
+        self.assertEqual('b', error.service_id)
+        self.assertIn(f'b, {self.ids[1]}, a', str(error))
+
+    def test_it_is_for_administrators(self) -> None:
+        self.assertRaises(
+            exception.AdminRequired,
+            db.api.service_get_many,
+            context.RequestContext(project_id='p', overwrite=False),
+            self.ids,
+        )
+
+
 class TestRegister(ServiceTestCase):
     def test_it_creates_and_then_updates_what_is_given(self) -> None:
         identity = {'host': 'h1', 'binary': 'a'}

@@ -175,6 +175,84 @@ class TestCreate(ResourceTestCase):
         )
 
 
+class TestGetMany(ResourceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.made = [self.create(name=f'n{number}') for number in range(12)]
+        self.ids = [row.id for row in self.made]
+
+    def refused(self, ids: Any, ctx: Any = None) -> Any:
+        return self.assertRaises(
+            exception.ResourcesNotFound,
+            db.api.resource_get_many,
+            ctx or self.user,
+            ids,
+        )
+
+    def test_the_rows_are_in_the_order_of_the_ids(self) -> None:
+        for ids in (self.ids, self.ids[::-1], tuple(self.ids[3:5]), []):
+            rows = db.api.resource_get_many(self.user, ids)
+            self.assertEqual(list(ids), [row.id for row in rows])
+        self.assertEqual(
+            self.made, db.api.resource_get_many(self.user, self.ids)
+        )
+
+    def test_an_id_that_is_there_twice_has_its_row_twice(self) -> None:
+        ids = [self.ids[1], self.ids[0], self.ids[1]]
+        rows = db.api.resource_get_many(self.user, ids)
+        self.assertEqual(ids, [row.id for row in rows])
+
+    def test_those_that_are_missing_are_all_in_the_error(self) -> None:
+        missing = [f'unknown-{number}' for number in range(30)]
+        error = self.refused([*missing[:15], *self.ids, *missing, 'last'])
+        self.assertIsInstance(error, exception.ResourceNotFound)
+        self.assertEqual([*missing, 'last'], error.resource_ids)
+        self.assertEqual('unknown-0', error.resource_id)
+        self.assertIn('unknown-9, … and 21 more', str(error))
+
+    def test_those_of_other_projects_are_missing(self) -> None:
+        self.assertEqual(
+            self.ids[:2], self.refused(self.ids[:2], self.other).resource_ids
+        )
+        rows = db.api.resource_get_many(self.context, self.ids)
+        self.assertEqual(self.made, rows)
+
+    def test_one_that_was_destroyed_is_as_the_context_says(self) -> None:
+        db.api.resource_destroy(self.user, self.ids[0])
+        error = self.refused(self.ids[:2])
+        self.assertEqual(self.ids[:1], error.resource_ids)
+        reader = context.RequestContext(
+            project_id='p', read_deleted='yes', overwrite=False
+        )
+        rows = db.api.resource_get_many(reader, self.ids[:2])
+        self.assertEqual(self.ids[:2], [row.id for row in rows])
+        reader.read_deleted = 'only'
+        error = self.refused(self.ids[:2], reader)
+        self.assertEqual(self.ids[1:2], error.resource_ids)
+
+    def test_what_is_no_list_of_texts_is_refused(self) -> None:
+        for ids in ('x', None, [5], {'a': 1}):
+            error = self.assertRaises(
+                exception.InvalidInput,
+                db.api.resource_get_many,
+                self.user,
+                ids,
+            )
+            self.assertEqual('resource_ids', error.field)
+
+    def test_in_a_transaction_it_sees_its_writes_and_locks_nothing(
+        self,
+    ) -> None:
+        with self.commands() as sent, db.api.transaction(self.user):
+            made = db.api.resource_create(self.user, {})
+            before = len(sent)
+            rows = db.api.resource_get_many(self.user, [made.id, *self.ids])
+            asked = sent[before:]
+        self.assertEqual(made, rows[0])
+        self.assertEqual(1, len(asked))
+        self.assertNotIn('FOR UPDATE', asked[0])
+
+
 class TestScope(ResourceTestCase):
     def test_another_projects_resource_does_not_exist(self) -> None:
         made = self.create(metadata={'k': 'v'}, tags=['t'])
