@@ -18,11 +18,13 @@ from myservice.db import service_lookup
 from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.liveness import ServiceRow
+from myservice.db.query import creation
 from myservice.db.query import lookup
 from myservice.db.resources import release
 from myservice.db.sql import clock
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.retry import trace_in
+from myservice.db.transaction.session import AnySession
 from myservice.db.transaction.session import get_session
 
 _TABLE = service_rows.TABLE
@@ -108,20 +110,30 @@ def service_create(
 ) -> ServiceRow:
     """Create a service.
 
+    With an id, it may be called again: if the service is there, and has these
+    values, nothing is changed. In a service that was updated since, only the
+    values that are given are compared.
+
     :param context: an administrator's context
     :param values: host and binary, and any of topic, availability_zone,
-        version, disabled, disabled_reason and forced_down
+        version, disabled, disabled_reason, forced_down, and id, a new UUID in
+        lower case
     :returns: the row
     :raises AdminRequired: when the caller is no administrator
     :raises InvalidInput: when a value cannot be stored
     :raises ServiceExists: when a living service has this host and binary
+    :raises ServiceIdExists: a ServiceExists, when the service with this id has
+        other values, or was destroyed
     """
     require_admin(context, 'service_create')
     validation.check_values(
-        _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
+        _TABLE, values, ('id', *_IDENTITY, *_SETTABLE), required=_IDENTITY
     )
+    validation.check_new_id(values)
     session = get_session(context, autocommit=True)
     with session.begin():
+        if 'id' in values:
+            return _create_with_id(values, session=session)
         service_id = session.operation.id
         try:
             session.execute(sa.insert(_TABLE), {'id': service_id, **values})
@@ -384,3 +396,20 @@ def service_destroy(
         if claims:
             release.release_all_of(service_id, session=session)
         service_ref.delete(session=session)
+
+
+def _create_with_id(
+    values: Mapping[str, object], *, session: AnySession
+) -> ServiceRow:
+    """Insert a service, or return the one that an earlier call has made."""
+    row = creation.insert(ServiceRow, values, session=session)
+    if row is None:
+        raise exception.ServiceExists(
+            host=values['host'], binary=values['binary']
+        )
+    defaults = _SETTABLE if row.updated_at is None else ()
+    if row.deleted or not creation.is_made_of(row, values, defaults):
+        raise exception.ServiceIdExists(
+            service_id=row.id, host=row.host, binary=row.binary
+        )
+    return row

@@ -7,7 +7,9 @@ one, as plain.py has left it: True is no whole number, and what PyMySQL does
 not know by its type it would send as its name.
 """
 
+import contextlib
 import datetime
+import uuid
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -112,6 +114,24 @@ def check_text(field: str, value: object, length: int | None = None) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise invalid(field, f'it cannot be encoded: {error}') from error
+
+
+def check_new_id(values: Mapping[str, object]) -> None:
+    """Refuse an id of the caller's that is not a UUID in its canonical form.
+
+    :param values: what a new row is made of; the id may be among it
+    :raises InvalidInput: when it is something else
+    """
+    if 'id' not in values:
+        return
+    value = values['id']
+    check_text('id', value)
+    with contextlib.suppress(ValueError):
+        if str(uuid.UUID(str(value))) == value:
+            return
+    raise invalid(
+        'id', f'{shown(value)} is not a UUID in lower case, with hyphens'
+    )
 
 
 def check_name(field: str, value: object) -> None:

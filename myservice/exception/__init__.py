@@ -21,6 +21,7 @@ from myservice.exception.quota import ReservationNotFound
 from myservice.exception.resource import ClaimLost
 from myservice.exception.resource import ResourceClaimed
 from myservice.exception.resource import ResourceConflict
+from myservice.exception.resource import ResourceExists
 from myservice.exception.resource import ResourceNotClaimed
 from myservice.exception.resource import ResourceNotFound
 from myservice.exception.resource import ResourcesNotFound
@@ -41,6 +42,7 @@ from myservice.exception.server import UnknownRevision
 from myservice.exception.service import HostBinaryNotFound
 from myservice.exception.service import ServiceAlive
 from myservice.exception.service import ServiceExists
+from myservice.exception.service import ServiceIdExists
 from myservice.exception.service import ServiceInUse
 from myservice.exception.service import ServiceNotFound
 from myservice.exception.service import ServiceReplaced
@@ -97,6 +99,7 @@ __all__ = [
     'ReservationNotFound',
     'ResourceClaimed',
     'ResourceConflict',
+    'ResourceExists',
     'ResourceNotClaimed',
     'ResourceNotFound',
     'ResourcesNotFound',
@@ -107,6 +110,7 @@ __all__ = [
     'ServerReadOnly',
     'ServiceAlive',
     'ServiceExists',
+    'ServiceIdExists',
     'ServiceInUse',
     'ServiceNotFound',
     'ServiceReplaced',

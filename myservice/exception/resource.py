@@ -23,6 +23,16 @@ class ResourcesNotFound(ResourceNotFound):
     resource_ids: list[str]
 
 
+class ResourceExists(Conflict):
+    """The id of a new resource is in use, or was, with other values."""
+
+    message = (
+        'Resource {resource_id} already exists with other values, or was '
+        'destroyed.'
+    )
+    resource_id: str
+
+
 class ResourceConflict(Conflict):
     """A resource is not in the expected state; nothing was changed."""
 

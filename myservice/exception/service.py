@@ -39,6 +39,19 @@ class ServiceExists(Conflict):
     binary: str
 
 
+class ServiceIdExists(ServiceExists):
+    """The id of a new service is in use, or was, with other values.
+
+    ``host`` and ``binary`` are those of the service that has the id.
+    """
+
+    message = (
+        'Service {service_id} already exists with other values, as {binary} '
+        'on host {host}, or was destroyed.'
+    )
+    service_id: str
+
+
 class ServiceReplaced(Conflict):
     """A registration of a service is no longer valid: stop its work."""
 

@@ -295,6 +295,22 @@ def upsert(
     )
 
 
+def insert_if_new(backend: Backend, table: sa.Table) -> sa.Insert:
+    """Return the INSERT that changes nothing where the row has a key in use.
+
+    It waits for a transaction that inserts the same key.
+
+    :param backend: which database it is
+    :param table: the Table
+    """
+    if backend == 'postgresql':
+        return postgresql.insert(table).on_conflict_do_nothing()
+    if backend == 'sqlite':
+        return sqlite.insert(table).on_conflict_do_nothing()
+    # INSERT IGNORE would also ignore values that do not fit.
+    return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
+
+
 class not_negative(FunctionElement[int]):
     """A number, or 0 where it is below."""
 

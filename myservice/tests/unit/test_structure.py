@@ -69,6 +69,7 @@ RAISED_BY = {
     'limits.check_deltas': {'InvalidInput', 'QuotaResourceUnknown'},
     'access.get': {'ResourceNotFound'},
     'access.get_many': {'ResourcesNotFound'},
+    'insertion.check_made_of': {'ResourceExists'},
     'service_lookup.get': {'ServiceNotFound'},
     'service_lookup.get_by_host_and_binary': {'HostBinaryNotFound'},
     'service_lookup.get_many': {'ServicesNotFound'},
