@@ -68,6 +68,7 @@ from myservice.db.resources.resource import resource_create
 from myservice.db.resources.resource import resource_destroy
 from myservice.db.resources.resource import resource_get
 from myservice.db.resources.resource import resource_get_all
+from myservice.db.resources.resource import resource_get_many
 from myservice.db.resources.resource import resource_update
 from myservice.db.resources.tags import resource_tag_add
 from myservice.db.resources.tags import resource_tag_exists
@@ -77,11 +78,13 @@ from myservice.db.resources.tags import resource_tags_get
 from myservice.db.resources.tags import resource_tags_get_many
 from myservice.db.resources.tags import resource_tags_remove
 from myservice.db.resources.tags import resource_tags_set
+from myservice.db.rows import Row
 from myservice.db.service import service_create
 from myservice.db.service import service_destroy
 from myservice.db.service import service_get
 from myservice.db.service import service_get_all
 from myservice.db.service import service_get_by_host_and_binary
+from myservice.db.service import service_get_many
 from myservice.db.service import service_get_minimum_version
 from myservice.db.service import service_heartbeat
 from myservice.db.service import service_heartbeat_many
@@ -120,6 +123,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'service_get',
     'service_get_all',
     'service_get_by_host_and_binary',
+    'service_get_many',
     'service_get_minimum_version',
     'service_heartbeat',
     'service_heartbeat_many',
@@ -158,6 +162,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_destroy',
     'resource_get',
     'resource_get_all',
+    'resource_get_many',
     'resource_update',
     'resource_metadata_delete',
     'resource_metadata_get',
@@ -181,6 +186,7 @@ __all__ = [  # noqa: RUF022 - in the order in which a reader wants them
     'resource_release',
     'claims_take_over',
     # what they return, for annotations
+    'Row',
     'ServiceRow',
     'QuotaRow',
     'QuotaClassRow',

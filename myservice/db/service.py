@@ -4,6 +4,7 @@ A process creates the service row that stands for it, and keeps it alive by
 heartbeats. Everybody who assigns work reads the rows.
 """
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -13,9 +14,11 @@ from oslo_db import exception as db_exception
 from myservice import exception
 from myservice.context import RequestContext
 from myservice.context import require_admin
+from myservice.db import service_lookup
 from myservice.db import service_rows
 from myservice.db import validation
 from myservice.db.liveness import ServiceRow
+from myservice.db.query import creation
 from myservice.db.query import lookup
 from myservice.db.resources import release
 from myservice.db.sql import clock
@@ -34,7 +37,7 @@ _SETTABLE = (
     'disabled_reason',
     'forced_down',
 )
-_LISTING = service_rows.LISTING
+_LISTING = service_lookup.LISTING
 
 _UPDATE = (
     sa.update(_TABLE)
@@ -105,20 +108,30 @@ def service_create(
 ) -> ServiceRow:
     """Create a service.
 
+    With an id, it may be called again: if the service is there, and has these
+    values, nothing is changed. In a service that was updated since, only the
+    values that are given are compared.
+
     :param context: an administrator's context
     :param values: host and binary, and any of topic, availability_zone,
-        version, disabled, disabled_reason and forced_down
+        version, disabled, disabled_reason, forced_down, and id, a new UUID in
+        lower case
     :returns: the row
     :raises AdminRequired: when the caller is not an administrator
     :raises InvalidInput: when a value cannot be stored
     :raises ServiceExists: when a living service has this host and binary
+    :raises ServiceIdExists: a ServiceExists, when the service with this id has
+        other values, or was destroyed
     """
     require_admin(context, 'service_create')
     validation.check_values(
-        _TABLE, values, (*_IDENTITY, *_SETTABLE), required=_IDENTITY
+        _TABLE, values, ('id', *_IDENTITY, *_SETTABLE), required=_IDENTITY
     )
+    validation.check_new_id(values)
     session = get_session(context, autocommit=True)
     with session.begin():
+        if 'id' in values:
+            return _create_with_id(values, session=session)
         service_id = session.operation.id
         try:
             session.execute(sa.insert(_TABLE), {'id': service_id, **values})
@@ -148,7 +161,7 @@ def service_get(context: RequestContext, service_id: str) -> ServiceRow:
     validation.check_text('service_id', service_id)
     session = get_session(context, read_only=True)
     with session.begin():
-        return _service_get(context, service_id, session=session)
+        return service_lookup.get(context, service_id, session=session)
 
 
 @retry_on_failure
@@ -170,9 +183,32 @@ def service_get_by_host_and_binary(
     validation.check_text('binary', binary)
     session = get_session(context, read_only=True)
     with session.begin():
-        return _service_get_by_host_and_binary(
+        return service_lookup.get_by_host_and_binary(
             context, host, binary, session=session
         )
+
+
+@retry_on_failure
+def service_get_many(
+    context: RequestContext, service_ids: Collection[str]
+) -> list[ServiceRow]:
+    """Return services by their ids, in one statement, without a lock.
+
+    :param context: an administrator's context
+    :param service_ids: the ids of the rows, any number of them; an id may be
+        there more than once
+    :returns: a list of rows, in the order of the ids, with is_up by the
+        database's clock
+    :raises AdminRequired: when the caller is no administrator
+    :raises InvalidInput: when service_ids is not a list of texts
+    :raises ServicesNotFound: a ServiceNotFound, with all the ids of which
+        there is no living service
+    """
+    require_admin(context, 'service_get_many')
+    validation.check_texts('service_ids', service_ids)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return service_lookup.get_many(context, service_ids, session=session)
 
 
 @retry_on_failure
@@ -352,7 +388,7 @@ def service_destroy(
     validation.check_bool('force', force)
     session = get_session(context, core=True)
     with session.begin():
-        service_ref = _service_get(context, service_id, session=session)
+        service_ref = service_lookup.get(context, service_id, session=session)
         claims = release.count_of(service_id, session=session)
         if claims and not force:
             raise exception.ServiceInUse(service_id=service_id, claims=claims)
@@ -361,22 +397,18 @@ def service_destroy(
         service_ref.delete(session=session)
 
 
-def _service_get(
-    context: RequestContext, service_id: str, *, session: AnySession
+def _create_with_id(
+    values: Mapping[str, object], *, session: AnySession
 ) -> ServiceRow:
-    row = lookup.get(
-        context.read_deleted, ServiceRow, {'id': service_id}, session=session
-    )
+    """Insert a service, or return the one that an earlier call has made."""
+    row = creation.insert(ServiceRow, values, session=session)
     if row is None:
-        raise exception.ServiceNotFound(service_id=service_id)
-    return row
-
-
-def _service_get_by_host_and_binary(
-    context: RequestContext, host: str, binary: str, *, session: AnySession
-) -> ServiceRow:
-    key = {'host': host, 'binary': binary}
-    row = lookup.get(context.read_deleted, ServiceRow, key, session=session)
-    if row is None:
-        raise exception.HostBinaryNotFound(host=host, binary=binary)
+        raise exception.ServiceExists(
+            host=values['host'], binary=values['binary']
+        )
+    defaults = _SETTABLE if row.updated_at is None else ()
+    if row.deleted or not creation.is_made_of(row, values, defaults):
+        raise exception.ServiceIdExists(
+            service_id=row.id, host=row.host, binary=row.binary
+        )
     return row

@@ -6,7 +6,7 @@ from typing import overload
 
 from myservice.context import RequestContext
 from myservice.context import require_admin
-from myservice.db import service_rows
+from myservice.db import service_lookup
 from myservice.db.query import counting
 from myservice.db.transaction.retry import retry_on_failure
 from myservice.db.transaction.session import get_session
@@ -59,7 +59,7 @@ def service_count(
     """
     require_admin(context, 'service_count')
     count = counting.check_count(
-        context, service_rows.LISTING, filters, group_by, _COLUMNS
+        context, service_lookup.LISTING, filters, group_by, _COLUMNS
     )
     session = get_session(context, read_only=True)
     with session.begin():

@@ -15,7 +15,6 @@ from myservice import exception
 from myservice.db import liveness
 from myservice.db.models import Service
 from myservice.db.operation import new_id
-from myservice.db.query import listing
 from myservice.db.sql import clock
 from myservice.db.sql import dialects
 from myservice.db.sql import in_list
@@ -43,31 +42,6 @@ ONE = sa.select(
     TABLE.c.registration,
     TABLE.c.unregistered_at,
 ).where(TABLE.c.id == SERVICE_ID, LIVING)
-
-#: how services are listed: filters, sort keys and their indexes
-LISTING = listing.Listing(
-    liveness.ServiceRow,
-    filters=(
-        'host',
-        'binary',
-        'topic',
-        'availability_zone',
-        'disabled',
-        'is_up',
-    ),
-    selective=('host',),
-    sort_keys={
-        'id': 'ix_services_id',
-        'host': 'ix_services_host',
-        'binary': 'ix_services_binary',
-        'topic': 'ix_services_topic',
-        'availability_zone': 'ix_services_zone',
-        'version': 'ix_services_version',
-        'created_at': 'ix_services_created_at',
-        'updated_at': 'ix_services_updated_at',
-        'last_seen_at': None,
-    },
-)
 
 _LATEST = TABLE.c.registration == _REGISTRATION
 #: the condition of a service whose registration is valid

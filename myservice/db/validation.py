@@ -7,7 +7,9 @@ plain.py: True is not a whole number, and PyMySQL would send a member of an
 enum as its name.
 """
 
+import contextlib
 import datetime
+import uuid
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -113,6 +115,24 @@ def check_text(field: str, value: object, length: int | None = None) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise invalid(field, f'it cannot be encoded: {error}') from error
+
+
+def check_new_id(values: Mapping[str, object]) -> None:
+    """Refuse an id of the caller's that is not a UUID in its canonical form.
+
+    :param values: what a new row is made of; the id may be among it
+    :raises InvalidInput: when it is something else
+    """
+    if 'id' not in values:
+        return
+    value = values['id']
+    check_text('id', value)
+    with contextlib.suppress(ValueError):
+        if str(uuid.UUID(str(value))) == value:
+            return
+    raise invalid(
+        'id', f'{shown(value)} is not a UUID in lower case, with hyphens'
+    )
 
 
 def check_name(field: str, value: object) -> None:

@@ -21,8 +21,10 @@ from myservice.exception.quota import ReservationNotFound
 from myservice.exception.resource import ClaimLost
 from myservice.exception.resource import ResourceClaimed
 from myservice.exception.resource import ResourceConflict
+from myservice.exception.resource import ResourceExists
 from myservice.exception.resource import ResourceNotClaimed
 from myservice.exception.resource import ResourceNotFound
+from myservice.exception.resource import ResourcesNotFound
 from myservice.exception.resource import ResourceTagNotFound
 from myservice.exception.server import DatabaseReadOnly
 from myservice.exception.server import EncodingRefused
@@ -41,9 +43,11 @@ from myservice.exception.server import UnknownRevision
 from myservice.exception.service import HostBinaryNotFound
 from myservice.exception.service import ServiceAlive
 from myservice.exception.service import ServiceExists
+from myservice.exception.service import ServiceIdExists
 from myservice.exception.service import ServiceInUse
 from myservice.exception.service import ServiceNotFound
 from myservice.exception.service import ServiceReplaced
+from myservice.exception.service import ServicesNotFound
 from myservice.exception.transaction import CannotJoinHere
 from myservice.exception.transaction import CommitUnknown
 from myservice.exception.transaction import ForkedWhileBusy
@@ -96,9 +100,11 @@ __all__ = [
     'ReservationNotFound',
     'ResourceClaimed',
     'ResourceConflict',
+    'ResourceExists',
     'ResourceNotClaimed',
     'ResourceNotFound',
     'ResourceTagNotFound',
+    'ResourcesNotFound',
     'SchemaOutdated',
     'SecondWriteInAutocommit',
     'ServerBusy',
@@ -106,9 +112,11 @@ __all__ = [
     'ServerReadOnly',
     'ServiceAlive',
     'ServiceExists',
+    'ServiceIdExists',
     'ServiceInUse',
     'ServiceNotFound',
     'ServiceReplaced',
+    'ServicesNotFound',
     'SessionMisuse',
     'SessionNotBegun',
     'StatementInterrupted',

@@ -21,6 +21,26 @@ class ResourceTagNotFound(NotFound):
     tag: str
 
 
+class ResourcesNotFound(ResourceNotFound):
+    """Some resources that were asked for are not there, or not visible.
+
+    ``resource_ids`` are all of these, and ``resource_id`` is the first one.
+    """
+
+    message = 'Resources {resource_ids} could not be found.'
+    resource_ids: list[str]
+
+
+class ResourceExists(Conflict):
+    """The id of a new resource is in use, or was, with other values."""
+
+    message = (
+        'Resource {resource_id} already exists with other values, or was '
+        'destroyed.'
+    )
+    resource_id: str
+
+
 class ResourceConflict(Conflict):
     """A resource is not in the expected state; nothing was changed."""
 

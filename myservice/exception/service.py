@@ -21,12 +21,35 @@ class HostBinaryNotFound(ServiceNotFound):
     binary: str
 
 
+class ServicesNotFound(ServiceNotFound):
+    """Some services that were asked for are not there.
+
+    ``service_ids`` are all of these, and ``service_id`` is the first one.
+    """
+
+    message = 'Services {service_ids} could not be found.'
+    service_ids: list[str]
+
+
 class ServiceExists(Conflict):
     """A living service already has this host and binary."""
 
     message = 'A service {binary} on host {host} already exists.'
     host: str
     binary: str
+
+
+class ServiceIdExists(ServiceExists):
+    """The id of a new service is in use, or was, with other values.
+
+    ``host`` and ``binary`` are those of the service that has the id.
+    """
+
+    message = (
+        'Service {service_id} already exists with other values, as {binary} '
+        'on host {host}, or was destroyed.'
+    )
+    service_id: str
 
 
 class ServiceReplaced(Conflict):

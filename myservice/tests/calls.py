@@ -19,6 +19,7 @@ from myservice.tests import factories
 TYPES = {
     'Session',
     'AnySession',
+    'Row',
     'ServiceRow',
     'QuotaRow',
     'QuotaClassRow',
@@ -148,9 +149,15 @@ ARGUMENTS: dict[str, Callable[[str, World], Any]] = {
     'values': _values,
     'function': _two_writes,
     'service_id': lambda name, world: world.service.id,
-    'service_ids': lambda name, world: [world.service.id, 'unknown'],
+    'service_ids': lambda name, world: [
+        world.service.id,
+        world.other_service.id if name == 'service_get_many' else 'unknown',
+    ],
     'resource_id': lambda name, world: world.resource.id,
-    'resource_ids': lambda name, world: [world.resource.id, 'unknown'],
+    'resource_ids': lambda name, world: [
+        world.resource.id,
+        world.claimed.id if name == 'resource_get_many' else 'unknown',
+    ],
     'metadata': lambda name, world: {world.new: 'value'},
     'keys': lambda name, world: ['old', 'unknown'],
     'tag': lambda name, world: (

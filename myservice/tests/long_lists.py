@@ -222,7 +222,37 @@ def _all_metadata(world: World, values: list[Any]) -> int:
     return len(db.api.resource_get_all(world.user, {'metadata': wanted}))
 
 
+def _got_many(name: str) -> Callable[[World, list[Any]], Any]:
+    """Return how many of some ids a function finds."""
+
+    def call(world: World, values: list[Any]) -> int:
+        try:
+            return len(getattr(db.api, name)(world.admin, values))
+        except exception.ResourcesNotFound as error:
+            return len(set(values)) - len(error.resource_ids)
+        except exception.ServicesNotFound as error:
+            return len(set(values)) - len(error.service_ids)
+
+    return call
+
+
 CASES = [
+    Case(
+        'service_get_many',
+        'service_ids',
+        _got_many('service_get_many'),
+        lambda world: world.service.id,
+        nothing=0,
+        found=1,
+    ),
+    Case(
+        'resource_get_many',
+        'resource_ids',
+        _got_many('resource_get_many'),
+        lambda world: world.resource.id,
+        nothing=0,
+        found=1,
+    ),
     Case(
         'service_heartbeat_many',
         'service_ids',

@@ -14,6 +14,9 @@ keystonemiddleware: the context is made from headers such as X-Project-Id (see
 A request inside of a request, as a view makes with ``test_client()``, has its
 own context and transaction. Flask has one ``g`` for both requests, but
 ``g.context`` is that of ``flask.request``.
+
+A view may return a row, or a list of rows: the answer is a JSON object, or a
+list of them. ``jsonify`` takes rows, too.
 """
 
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from typing import TypeVar
 import flask
 from flask import globals as flask_globals
 
+from myservice import db
 from myservice import exception
 from myservice.web import request_transaction
 
@@ -71,6 +75,8 @@ def init_app(
         if app.config[TRANSACTION] and not hasattr(view, _WITHOUT):
             serving.begin()
 
+    _convert_first(app.json, 'dumps', _named)
+    _convert_first(app, 'make_response', _named_answer)
     flask.request_started.connect(_expect_context, app)
     app.before_request(begin)
     app.after_request(_end)
@@ -86,6 +92,43 @@ def no_transaction(view: F) -> F:
     """
     setattr(view, _WITHOUT, True)
     return view
+
+
+def _convert_first(
+    owner: object, name: str, convert: Callable[[Any], Any]
+) -> None:
+    """Make a method of one object convert its argument first."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def call(value: Any, **kwargs: Any) -> Any:
+        return method(convert(value), **kwargs)
+
+    setattr(owner, name, call)
+
+
+def _named(value: Any) -> Any:
+    """Return a value whose rows are dicts: json takes a tuple for a list."""
+    if isinstance(value, db.api.Row):
+        return dict(value.items())
+    if isinstance(value, dict):
+        return {key: _named(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    return value
+
+
+def _named_answer(answer: Any) -> Any:
+    """Return what a view has returned, with a dict in place of its row.
+
+    Flask takes a tuple for a body with its status and headers.
+    """
+    if isinstance(answer, db.api.Row):
+        return dict(answer.items())
+    if isinstance(answer, tuple) and answer:
+        body, *rest = answer
+        if isinstance(body, db.api.Row):
+            return (dict(body.items()), *rest)
+    return answer
 
 
 class _Globals:

@@ -1,7 +1,9 @@
 """One row by its key, and which soft-deleted rows are hidden."""
 
 import functools
+from collections.abc import Iterable
 from collections.abc import Mapping
+from typing import Any
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -52,6 +54,31 @@ def get_one(
     """
     statement = _select(row_class, tuple(key), read_deleted, session.locks())
     return row_class(session.execute(statement, key).one())
+
+
+def get_many(
+    statement: sa.Select[Any],
+    row_class: type[R],
+    ids: Iterable[str],
+    parameters: Mapping[str, object],
+    *,
+    session: AnySession,
+) -> tuple[list[R], list[str]]:
+    """Read the rows that have some ids; nothing is locked.
+
+    :param statement: selects the columns of the class, by the list ``ids``
+    :param row_class: the Row class of the resource
+    :param ids: the ids
+    :param parameters: the other parameters of the statement
+    :param session: an open session
+    :returns: the rows in the order of the ids, and the ids that have none
+    """
+    asked = list(ids)
+    once = list(dict.fromkeys(asked))
+    result = session.execute(statement, {'ids': once, **parameters})
+    found = {row.id: row_class(row) for row in result}
+    missing = [each for each in once if each not in found]
+    return [found[each] for each in asked if each in found], missing
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """Which resources a caller sees, and how one is read, or locked to write."""
 
+import functools
+from collections.abc import Collection
+from typing import Any
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -13,6 +16,7 @@ from myservice.db.models import ResourceRow
 from myservice.db.query import lookup
 from myservice.db.query.conditions import Clause
 from myservice.db.resources import fencing
+from myservice.db.sql import in_list
 from myservice.db.transaction.session import AnySession
 
 TABLE = Resource.__table__
@@ -72,6 +76,41 @@ def get(
     ):
         raise exception.ResourceNotFound(resource_id=resource_id)
     return row
+
+
+def get_many(
+    context: RequestContext,
+    resource_ids: Collection[str],
+    *,
+    session: AnySession,
+) -> list[ResourceRow]:
+    """Read resources of the caller, in one statement; nothing is locked.
+
+    :param context: the caller
+    :param resource_ids: the ids of the rows
+    :param session: an open session
+    :returns: the rows, in the order of the ids
+    :raises ResourcesNotFound: when the caller may not see all of them
+    """
+    rows, missing = lookup.get_many(
+        _get_many_statement(scope(context)),
+        ResourceRow,
+        resource_ids,
+        of_project(context),
+        session=session,
+    )
+    if missing:
+        raise exception.ResourcesNotFound(
+            resource_ids=missing, resource_id=missing[0]
+        )
+    return rows
+
+
+@functools.cache
+def _get_many_statement(of: Scope) -> sa.Select[Any]:
+    return sa.select(*ResourceRow.columns).where(
+        in_list.is_member(TABLE.c.id, 'ids'), *of.clauses()
+    )
 
 
 def get_for_writing(

@@ -5,6 +5,7 @@ exist for them. Administrators see all.
 """
 
 import functools
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +19,13 @@ from myservice.context import require_project
 from myservice.db import validation
 from myservice.db.models import ResourceRow
 from myservice.db.query import conditions
-from myservice.db.query import lookup
 from myservice.db.quotas import counters
 from myservice.db.quotas import enforcement
 from myservice.db.resources import access
 from myservice.db.resources import child_rows
 from myservice.db.resources import fencing
 from myservice.db.resources import holder
+from myservice.db.resources import insertion
 from myservice.db.resources import listing
 from myservice.db.resources.fencing import Claim
 from myservice.db.sql import clock
@@ -36,7 +37,7 @@ from myservice.db.transaction.session import undo_on_refusal
 
 _TABLE = access.TABLE
 _SETTABLE = ('name', 'kind', 'size', 'status')
-_CREATABLE = ('project_id', *_SETTABLE)
+_CREATABLE = ('id', 'project_id', *_SETTABLE)
 _LISTING = listing.LISTING
 _OF_PROJECT = (
     _TABLE.c.project_id == counters.PROJECT,
@@ -57,13 +58,21 @@ def resource_create(
 ) -> ResourceRow:
     """Create a resource, which takes quota of its project.
 
+    With an id, it may be called again: if the resource is there, and has these
+    values, nothing is changed, and no quota is taken. In a resource that was
+    changed since, only project_id, size and the values that are given are
+    compared; metadata and tags always only if they are given.
+
     :param context: a caller of the project, or an administrator
     :param values: any of name, kind, size (in gigabytes, 0 by default),
         status (by default 'requested'), metadata (a dict of texts), tags
-        (a list of texts), and project_id, by default that of the context
+        (a list of texts), project_id, by default that of the context, and id,
+        a new UUID in lower case
     :returns: the row
     :raises ProjectForbidden: when the caller is of another project
     :raises InvalidInput: when a value cannot be stored
+    :raises ResourceExists: when the resource with this id has other values,
+        or was destroyed
     :raises OverQuota: when it does not fit into the project's limits
     :raises QuotaUsageOverflow: when a counter could not hold it
     """
@@ -74,16 +83,18 @@ def resource_create(
     validation.check_name('project_id', project_id)
     session = get_session(context, core=True)
     with session.begin():
-        resource_id = session.operation.id
-        metadata = checked.pop('metadata', {})
-        tags = checked.pop('tags', ())
-        columns = {'id': resource_id, **checked, 'project_id': project_id}
+        metadata = checked.pop('metadata', None)
+        tags = checked.pop('tags', None)
+        columns = {**checked, 'project_id': project_id}
         with undo_on_refusal(context):
-            session.execute(sa.insert(_TABLE), columns)
-            child_rows.add_metadata(resource_id, metadata, session=session)
-            child_rows.add_tags(resource_id, tags, session=session)
-            key = {'id': resource_id}
-            row = lookup.get_one('no', ResourceRow, key, session=session)
+            row, is_new = insertion.insert(columns, session=session)
+            if not is_new:
+                insertion.check_made_of(
+                    row, columns, metadata, tags, session=session
+                )
+                return row
+            child_rows.add_metadata(row.id, metadata or {}, session=session)
+            child_rows.add_tags(row.id, tags or (), session=session)
             # Last, so that the project's usages are locked for a short time.
             enforcement.take(
                 project_id, _quota_of(row.size), 'in_use', session=session
@@ -105,6 +116,26 @@ def resource_get(context: RequestContext, resource_id: str) -> ResourceRow:
     session = get_session(context, read_only=True)
     with session.begin():
         return access.get(context, resource_id, session=session)
+
+
+@retry_on_failure
+def resource_get_many(
+    context: RequestContext, resource_ids: Collection[str]
+) -> list[ResourceRow]:
+    """Return resources by their ids, in one statement, without a lock.
+
+    :param context: a caller of their project, or an administrator
+    :param resource_ids: the ids of the rows, any number of them; an id may be
+        there more than once
+    :returns: a list of rows, in the order of the ids
+    :raises InvalidInput: when resource_ids is not a list of texts
+    :raises ResourcesNotFound: a ResourceNotFound, with all the ids of which
+        there is none that the caller may see
+    """
+    validation.check_texts('resource_ids', resource_ids)
+    session = get_session(context, read_only=True)
+    with session.begin():
+        return access.get_many(context, resource_ids, session=session)
 
 
 @retry_on_failure
@@ -380,6 +411,7 @@ def _check_new(values: Any) -> dict[str, Any]:
     }
     if columns:
         validation.check_values(_TABLE, columns, _CREATABLE)
+    validation.check_new_id(columns)
     validation.check_whole('size', columns.get('size', 0), 0)
     child_rows.check_metadata(checked.get('metadata', {}))
     child_rows.check_tags(checked.get('tags', ()))

@@ -295,6 +295,25 @@ def upsert(
     )
 
 
+def insert_if_new(
+    backend: Backend, table: sa.Table
+) -> postgresql.Insert | sqlite.Insert | mysql.Insert:
+    """Return the INSERT that changes nothing where the row has a key in use.
+
+    It waits for a transaction that inserts the same key.
+
+    :param backend: which database it is
+    :param table: the Table
+    """
+    if backend == 'postgresql':
+        return postgresql.insert(table).on_conflict_do_nothing()
+    if backend == 'sqlite':
+        return sqlite.insert(table).on_conflict_do_nothing()
+    # INSERT IGNORE would also ignore values that do not fit.
+    key = next(iter(table.primary_key))
+    return mysql.insert(table).on_duplicate_key_update({key.name: key})
+
+
 def insert_lacking(
     backend: Backend, table: sa.Table, select: sa.Select[*tuple[Any, ...]]
 ) -> sa.Insert:
@@ -307,20 +326,9 @@ def insert_lacking(
     :param table: the Table, all of whose columns are its primary key
     :param select: a SELECT of these columns
     """
-    names = table.c.keys()
-    insert: postgresql.Insert | sqlite.Insert | mysql.Insert
-    if backend == 'postgresql':
-        insert = postgresql.insert(table).on_conflict_do_nothing()
-    elif backend == 'sqlite':
-        insert = sqlite.insert(table).on_conflict_do_nothing()
-    else:
-        # IGNORE would hide other errors than that of the key.
-        same = {names[0]: table.c[names[0]]}
-        insert = mysql.insert(table).on_duplicate_key_update(same)
+    insert = insert_if_new(backend, table).from_select(table.c.keys(), select)
     # psycopg forgets the count of an INSERT as its cursor is closed.
-    return insert.from_select(names, select).execution_options(
-        preserve_rowcount=True
-    )
+    return insert.execution_options(preserve_rowcount=True)
 
 
 class not_negative(FunctionElement[int]):

@@ -5,6 +5,7 @@ connections are open, the tables are read. A function that is not in the table
 below has no budget, which is a failure.
 """
 
+import uuid
 from typing import Any
 
 from myservice import context
@@ -23,6 +24,7 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'service_register': (3, True),
     'service_get': (1, False),
     'service_get_by_host_and_binary': (1, False),
+    'service_get_many': (1, False),
     'service_get_all': (1, False),
     'service_heartbeat': (1, False),
     'service_heartbeat_many': (1, False),
@@ -55,6 +57,7 @@ BUDGETS: dict[str, tuple[int, bool]] = {
     'resource_count': (1, False),
     'resource_create': (3, True),
     'resource_get': (1, False),
+    'resource_get_many': (1, False),
     'resource_get_all': (1, False),
     'resource_update': (1, False),
     'resource_destroy': (3, True),
@@ -307,6 +310,18 @@ class TestResources(BudgetTestCase):
                 },
             )
         self.assertEqual(self.transaction(5), len(sent), sent)
+
+    def test_a_create_with_an_id_is_as_one_without(self) -> None:
+        values = {'id': str(uuid.uuid4()), 'size': 1}
+        for expected in (3, 2):
+            with self.commands() as sent:
+                db.api.resource_create(self.user, values)
+            self.assertEqual(self.transaction(expected), len(sent), sent)
+        values = {'id': str(uuid.uuid4()), 'host': 'h', 'binary': 'b'}
+        for _ in range(2):
+            with self.commands() as sent:
+                db.api.service_create(self.context, values)
+            self.assertEqual(2, len(sent), sent)
 
     def test_a_conditional_update_is_one(self) -> None:
         service = factories.create_service()

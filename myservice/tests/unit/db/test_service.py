@@ -2,6 +2,7 @@
 
 import datetime
 import time
+import uuid
 from typing import Any
 
 import sqlalchemy as sa
@@ -157,6 +158,147 @@ class TestCreateAndGet(ServiceTestCase):
         error = self.assertRaises(exception.ServiceNotFound, self.get, 'x')
         self.assertEqual('x', error.service_id)
         self.assertEqual('Service x could not be found.', str(error))
+
+
+class TestChosenId(ServiceTestCase):
+    """A create with an id can be repeated."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.chosen = str(uuid.uuid4())
+        self.values = {
+            'id': self.chosen,
+            'host': 'h',
+            'binary': 'b',
+            'version': 3,
+        }
+
+    def make(self, **changes: Any) -> db.api.ServiceRow:
+        return db.api.service_create(self.context, self.values | changes)
+
+    def refused(self, **changes: Any) -> None:
+        error = self.assertRaises(
+            exception.ServiceIdExists, self.make, **changes
+        )
+        self.assertIsInstance(error, exception.ServiceExists)
+        self.assertEqual(
+            (self.chosen, 'h', 'b'),
+            (error.service_id, error.host, error.binary),
+        )
+
+    def test_again_with_the_same_values_it_returns_the_row(self) -> None:
+        made = self.make()
+        self.assertEqual(self.chosen, made.id)
+        self.assertEqual(made, self.get(made.id))
+        self.assertEqual(made, self.make(topic=None, disabled=False))
+        self.assertEqual(1, len(db.api.service_get_all(self.context)))
+
+    def test_with_other_values_it_is_refused(self) -> None:
+        made = self.make()
+        for changes in (
+            {'host': 'other'},
+            {'binary': 'other'},
+            {'topic': 't'},
+            {'version': 4},
+            {'disabled': True},
+        ):
+            self.refused(**changes)
+        del self.values['version']
+        self.refused()
+        self.assertEqual(made, self.get(made.id))
+
+    def test_what_was_changed_since_is_not_compared_with_defaults(
+        self,
+    ) -> None:
+        self.make()
+        db.api.service_update(self.context, self.chosen, {'disabled': True})
+        self.assertTrue(self.make().disabled)
+        self.refused(disabled=False)
+
+    def test_a_living_service_of_this_host_and_binary_is_told(self) -> None:
+        self.make()
+        error = self.assertRaises(
+            exception.ServiceExists, self.make, id=str(uuid.uuid4())
+        )
+        self.assertIs(exception.ServiceExists, type(error))
+        self.assertEqual(('h', 'b'), (error.host, error.binary))
+
+    def test_one_that_was_destroyed_is_not_made_again(self) -> None:
+        self.make()
+        db.api.service_destroy(self.context, self.chosen)
+        self.refused()
+        self.assertEqual('h', self.make(id=str(uuid.uuid4())).host)
+
+    def test_a_transaction_goes_on_after_a_refusal(self) -> None:
+        self.make()
+        with db.api.transaction(self.context):
+            self.assertEqual(self.chosen, self.make().id)
+            self.refused(version=4)
+            self.assertRaises(
+                exception.ServiceExists, self.make, id=str(uuid.uuid4())
+            )
+            made = self.make(id=str(uuid.uuid4()), host='other')
+        self.assertEqual('other', self.get(made.id).host)
+
+    def test_of_many_at_once_one_is_made(self) -> None:
+        def make(number: int) -> str:
+            admin = context.get_admin_context()
+            return db.api.service_create(admin, self.values).id
+
+        self.assertEqual([self.chosen] * 8, self.in_threads(8, make))
+        self.assertEqual(1, len(db.api.service_get_all(self.context)))
+
+    def test_what_is_no_uuid_is_refused(self) -> None:
+        for value in (None, 5, uuid.uuid4(), '', 'x', self.chosen.upper()):
+            error = self.assertRaises(
+                exception.InvalidInput, self.make, id=value
+            )
+            self.assertEqual('id', error.field)
+        error = self.assertRaises(
+            exception.InvalidInput,
+            db.api.service_register,
+            self.context,
+            self.values,
+        )
+        self.assertEqual('id', error.field)
+
+
+class TestGetMany(ServiceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.ids = [factories.create_service().id for _ in range(3)]
+
+    def test_the_rows_are_in_the_order_of_the_ids(self) -> None:
+        first, second, third = self.ids
+        ids = [third, first, third, second]
+        rows = db.api.service_get_many(self.context, ids)
+        self.assertEqual(ids, [row.id for row in rows])
+        self.assertEqual(
+            db.api.service_get(self.context, third)[:-1], rows[0][:-1]
+        )
+        self.assertTrue(rows[0].is_up)
+        self.assertEqual([], db.api.service_get_many(self.context, []))
+
+    def test_those_that_are_missing_are_all_in_the_error(self) -> None:
+        db.api.service_destroy(self.context, self.ids[1])
+        error = self.assertRaises(
+            exception.ServicesNotFound,
+            db.api.service_get_many,
+            self.context,
+            ['b', *self.ids, 'a', 'b'],
+        )
+        self.assertIsInstance(error, exception.ServiceNotFound)
+        self.assertEqual(['b', self.ids[1], 'a'], error.service_ids)
+        self.assertEqual('b', error.service_id)
+        self.assertIn(f'b, {self.ids[1]}, a', str(error))
+
+    def test_it_is_for_administrators(self) -> None:
+        self.assertRaises(
+            exception.AdminRequired,
+            db.api.service_get_many,
+            context.RequestContext(project_id='p', overwrite=False),
+            self.ids,
+        )
 
 
 class TestRegister(ServiceTestCase):

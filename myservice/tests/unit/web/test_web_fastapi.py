@@ -7,12 +7,14 @@ from typing import Annotated
 from typing import Any
 
 import fastapi
+from fastapi import encoders
 from fastapi import responses
 from fastapi import testclient
 from oslo_context import context as oslo_context
 
 from myservice import db
 from myservice import exception
+from myservice.tests import factories
 from myservice.tests.unit.web import test_web
 from myservice.web import fastapi as web
 
@@ -320,3 +322,54 @@ class TestFastAPI(test_web.WebTestCase):
 
         self.assertEqual([True] * 50, self.get().json())
         self.assertEqual(['a'], self.hosts())
+
+
+class TestRows(test_web.WebTestCase):
+    """A row is an object in an answer, and a list of rows a list of them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.row = factories.create_service()
+        self.app = fastapi.FastAPI()
+
+    def answered(self, answer: Any, annotation: Any = None) -> Any:
+        def endpoint() -> Any:
+            return answer
+
+        if annotation is None:
+            del endpoint.__annotations__['return']
+        else:
+            endpoint.__annotations__['return'] = annotation
+        self.app = fastapi.FastAPI()
+        self.app.get('/')(endpoint)
+        return testclient.TestClient(self.app).get('/').json()
+
+    def test_an_endpoint_may_return_rows(self) -> None:
+        row = self.row
+        kind: Any = db.api.ServiceRow
+        kinds: Any = list[db.api.ServiceRow]
+        for made in (
+            self.answered(row),
+            self.answered([row])[0],
+            self.answered({'service': row})['service'],
+            self.answered(row, Any),
+            self.answered([row], Any)[0],
+            self.answered(row, kind),
+            self.answered([row], kinds)[0],
+            self.answered(dict(row), dict[str, Any]),
+        ):
+            self.assertEqual(set(row.keys()), set(made))
+            self.assertEqual(row.host, made['host'])
+
+    def test_an_annotation_describes_the_row(self) -> None:
+        self.answered(self.row, db.api.ServiceRow)
+        described = self.app.openapi()['components']['schemas']['ServiceRow']
+        self.assertEqual(set(self.row.keys()), set(described['properties']))
+
+    def test_the_encoder_takes_rows(self) -> None:
+        for made in (
+            encoders.jsonable_encoder(self.row),
+            *encoders.jsonable_encoder([self.row]),
+        ):
+            self.assertEqual(self.row.keys(), list(made))
+            self.assertEqual(self.row.host, made['host'])

@@ -1,14 +1,17 @@
 """Flask, by its own client: when requests commit, and what they leave."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import flask
 import sqlalchemy as sa
 from flask import views
+from flask.json import provider as json_provider
 
 from myservice import db
 from myservice import exception
+from myservice.tests import factories
 from myservice.tests.unit.web import test_web
 from myservice.web import flask as web
 
@@ -280,3 +283,72 @@ class TestFlask(test_web.WebTestCase):
         app.before_request(lambda: ('busy', 503))
         web.init_app(app)
         self.assertEqual(503, app.test_client().get('/').status_code)
+
+
+class TestRows(test_web.WebTestCase):
+    """A row is an object in an answer, and a list of rows a list of them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.row = factories.create_service()
+
+    def answered(self, answer: Any, status: int = 200) -> Any:
+        app: Any = flask.Flask('rows')
+        web.init_app(app)
+        app.add_url_rule('/', 'answer', answer)
+        answered = app.test_client().get('/', headers=ADMIN)
+        self.assertEqual(status, answered.status_code)
+        return answered
+
+    def test_a_view_may_return_rows(self) -> None:
+        row = self.row
+        one: Any
+        for one in (row, (row, {'X-A': 'b'}), {**row}):
+            self.assert_is_row(self.answered(lambda one=one: one).json)
+        for one in ([row], ([row], 200), [{**row}]):
+            self.assert_is_row(self.answered(lambda one=one: one).json[0])
+        made = self.answered(lambda: {'in': [{'it': (row,)}]}).json
+        self.assert_is_row(made['in'][0]['it'][0])
+
+    def assert_is_row(self, made: Any) -> None:
+        self.assertEqual(set(self.row.keys()), set(made))
+        self.assertEqual(self.row.host, made['host'])
+
+    def test_a_row_may_have_a_status_and_headers(self) -> None:
+        answered = self.answered(lambda: (self.row, 202, {'X-A': 'b'}), 202)
+        self.assertEqual('b', answered.headers['X-A'])
+        self.assertEqual(self.row.id, answered.json['id'])
+
+    def test_jsonify_takes_rows(self) -> None:
+        row = self.row
+        self.assert_is_row(self.answered(lambda: flask.jsonify(row)).json)
+        listed = self.answered(lambda: flask.jsonify([row, row])).json
+        self.assert_is_row(listed[1])
+        named = self.answered(lambda: flask.jsonify(a=row)).json
+        self.assert_is_row(named['a'])
+        text = self.answered(lambda: flask.json.dumps(row)).text
+        self.assert_is_row(json.loads(text))
+
+    def test_other_answers_stay_as_they_are(self) -> None:
+        for answer, text in (
+            ('text', 'text'),
+            (('text', 200), 'text'),
+            ({'b': (1, 2), 'a': None}, '{"a":null,"b":[1,2]}\n'),
+            ([], '[]\n'),
+        ):
+            made = self.answered(lambda answer=answer: answer)
+            self.assertEqual(text, made.text)
+
+    def test_a_provider_of_the_application_stays(self) -> None:
+        class Provider(json_provider.DefaultJSONProvider):
+            sort_keys = False
+
+        app: Any = flask.Flask('rows')
+        app.json = Provider(app)
+        web.init_app(app)
+        app.json.ensure_ascii = False
+        self.assertIsInstance(app.json, Provider)
+        text = app.json.dumps(self.row | {'host': 'ä'})
+        self.assertIn('"host": "ä"', text)
+        text = app.json.dumps(self.row)
+        self.assertEqual(self.row.keys(), list(json.loads(text)))

@@ -1,6 +1,7 @@
 """Resources: what projects have, find and change."""
 
 import datetime
+import uuid
 from typing import Any
 
 import sqlalchemy as sa
@@ -173,6 +174,243 @@ class TestCreate(ResourceTestCase):
         self.assertRaises(
             exception.InvalidInput, db.api.resource_create, self.user, None
         )
+
+
+class TestChosenId(ResourceTestCase):
+    """A create with an id can be repeated."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.chosen = str(uuid.uuid4())
+        self.values: dict[str, Any] = {
+            'id': self.chosen,
+            'name': 'n',
+            'size': 5,
+            'metadata': {'a': '1', 'b': '2'},
+            'tags': ['x', 'y'],
+        }
+
+    def make(self, **changes: Any) -> db.api.ResourceRow:
+        return db.api.resource_create(self.user, self.values | changes)
+
+    def refused(self, **changes: Any) -> None:
+        error = self.assertRaises(
+            exception.ResourceExists, self.make, **changes
+        )
+        self.assertEqual(self.chosen, error.resource_id)
+        self.assertIsInstance(error, exception.Conflict)
+
+    def test_the_row_has_it(self) -> None:
+        made = self.make()
+        self.assertEqual(self.chosen, made.id)
+        self.assertEqual(made, self.get(made))
+        self.assertEqual(
+            {'a': '1', 'b': '2'},
+            db.api.resource_metadata_get(self.user, self.chosen),
+        )
+        self.assertEqual(
+            ['x', 'y'], db.api.resource_tags_get(self.user, self.chosen)
+        )
+
+    def test_again_with_the_same_values_it_returns_the_row(self) -> None:
+        made = self.make()
+        for _ in range(2):
+            self.assertEqual(made, self.make(tags=('y', 'x', 'y')))
+        del self.values['metadata'], self.values['tags']
+        self.assertEqual(made, self.make(status='requested', kind=None))
+        self.assertEqual((1, 5), self.usage())
+
+    def test_an_administrator_may_repeat_it(self) -> None:
+        made = self.make()
+        again = db.api.resource_create(
+            self.context, self.values | {'project_id': 'p'}
+        )
+        self.assertEqual(made, again)
+
+    def test_with_other_values_it_is_refused(self) -> None:
+        made = self.make()
+        changes: dict[str, Any]
+        for changes in (
+            {'name': 'other'},
+            {'name': None},
+            {'kind': 'k'},
+            {'size': 6},
+            {'status': 'done'},
+            {'metadata': {'a': '1'}},
+            {'metadata': {}},
+            {'tags': ['x']},
+            {'tags': []},
+        ):
+            self.refused(**changes)
+        del self.values['name']
+        self.refused()
+        self.assertEqual(made, self.get(made))
+        self.assertEqual((1, 5), self.usage())
+
+    def test_what_was_changed_since_is_not_compared_with_defaults(
+        self,
+    ) -> None:
+        self.make()
+        db.api.resource_update(self.user, self.chosen, {'status': 'done'})
+        self.assertEqual('done', self.make().status)
+        self.refused(status='requested')
+        self.refused(name='other')
+        del self.values['size']
+        self.refused()
+
+    def test_one_of_another_project_is_in_use(self) -> None:
+        made = self.make()
+        self.assertRaises(
+            exception.ResourceExists,
+            db.api.resource_create,
+            self.other,
+            self.values,
+        )
+        self.assertEqual(made, self.get(made))
+        usages = db.api.quota_usage_get_all(self.other)
+        self.assertEqual({0}, {each['in_use'] for each in usages.values()})
+
+    def test_one_that_was_destroyed_is_not_made_again(self) -> None:
+        self.make()
+        db.api.resource_destroy(self.user, self.chosen)
+        self.refused()
+        self.assertEqual((0, 0), self.usage())
+
+    def test_one_that_was_over_quota_can_be_made_later(self) -> None:
+        db.api.quota_create(self.context, 'p', 'resources', 0)
+        self.assertRaises(exception.OverQuota, self.make)
+        db.api.quota_set(self.context, 'p', 'resources', 1)
+        made = self.make()
+        self.assertEqual(made, self.make())
+        self.assertEqual((1, 5), self.usage())
+
+    def test_in_a_transaction_a_refusal_undoes_nothing_else(self) -> None:
+        self.make()
+        with db.api.transaction(self.user):
+            first = self.create()
+            self.assertEqual(self.chosen, self.make().id)
+            self.refused(name='other')
+            second = self.create()
+        self.assertEqual((3, 5), self.usage())
+        for made in (first, second):
+            self.assertEqual(made, self.get(made))
+
+    def test_twice_in_a_transaction_is_once(self) -> None:
+        with db.api.transaction(self.user):
+            made = self.make()
+            self.assertEqual(made, self.make())
+        self.assertEqual((1, 5), self.usage())
+
+    def test_of_many_at_once_one_takes_quota(self) -> None:
+        def make(number: int) -> str:
+            user = context.RequestContext('user', 'p', overwrite=False)
+            return db.api.resource_create(user, self.values).id
+
+        found = self.in_threads(8, make)
+        self.assertEqual([self.chosen] * 8, found)
+        self.assertEqual((1, 5), self.usage())
+
+    def test_what_is_no_uuid_is_refused(self) -> None:
+        for value in (
+            None,
+            5,
+            uuid.uuid4(),
+            '',
+            'x',
+            self.chosen.upper(),
+            self.chosen.replace('-', ''),
+            f'{{{self.chosen}}}',
+            f'urn:uuid:{self.chosen}',
+            self.chosen + ' ',
+            'a' * 1000,
+        ):
+            error = self.assertRaises(
+                exception.InvalidInput, self.make, id=value
+            )
+            self.assertEqual('id', error.field)
+
+
+class TestGetMany(ResourceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.made = [self.create(name=f'n{number}') for number in range(12)]
+        self.ids = [row.id for row in self.made]
+
+    def refused(self, ids: Any, ctx: Any = None) -> Any:
+        return self.assertRaises(
+            exception.ResourcesNotFound,
+            db.api.resource_get_many,
+            ctx or self.user,
+            ids,
+        )
+
+    def test_the_rows_are_in_the_order_of_the_ids(self) -> None:
+        for ids in (self.ids, self.ids[::-1], tuple(self.ids[3:5]), []):
+            rows = db.api.resource_get_many(self.user, ids)
+            self.assertEqual(list(ids), [row.id for row in rows])
+        self.assertEqual(
+            self.made, db.api.resource_get_many(self.user, self.ids)
+        )
+
+    def test_an_id_that_is_there_twice_has_its_row_twice(self) -> None:
+        ids = [self.ids[1], self.ids[0], self.ids[1]]
+        rows = db.api.resource_get_many(self.user, ids)
+        self.assertEqual(ids, [row.id for row in rows])
+
+    def test_those_that_are_missing_are_all_in_the_error(self) -> None:
+        missing = [f'unknown-{number}' for number in range(30)]
+        error = self.refused([*missing[:15], *self.ids, *missing, 'last'])
+        self.assertIsInstance(error, exception.ResourceNotFound)
+        self.assertEqual([*missing, 'last'], error.resource_ids)
+        self.assertEqual('unknown-0', error.resource_id)
+        self.assertIn('unknown-9, … and 21 more', str(error))
+
+    def test_those_of_other_projects_are_missing(self) -> None:
+        self.assertEqual(
+            self.ids[:2], self.refused(self.ids[:2], self.other).resource_ids
+        )
+        rows = db.api.resource_get_many(self.context, self.ids)
+        self.assertEqual(self.made, rows)
+
+    def test_one_that_was_destroyed_is_as_the_context_says(self) -> None:
+        db.api.resource_destroy(self.user, self.ids[0])
+        error = self.refused(self.ids[:2])
+        self.assertEqual(self.ids[:1], error.resource_ids)
+        reader = context.RequestContext(
+            project_id='p', read_deleted='yes', overwrite=False
+        )
+        rows = db.api.resource_get_many(reader, self.ids[:2])
+        self.assertEqual(self.ids[:2], [row.id for row in rows])
+        reader.read_deleted = 'only'
+        error = self.refused(self.ids[:2], reader)
+        self.assertEqual(self.ids[1:2], error.resource_ids)
+
+    def test_what_is_no_list_of_texts_is_refused(self) -> None:
+        for ids in ('x', None, [5], {'a': 1}):
+            error = self.assertRaises(
+                exception.InvalidInput,
+                db.api.resource_get_many,
+                self.user,
+                ids,
+            )
+            self.assertEqual('resource_ids', error.field)
+
+    def test_in_a_transaction_it_sees_its_writes(self) -> None:
+        with db.api.transaction(self.user):
+            made = db.api.resource_create(self.user, {})
+            rows = db.api.resource_get_many(self.user, [made.id, *self.ids])
+        self.assertEqual([made, *self.made], rows)
+
+    def test_in_a_transaction_it_locks_nothing(self) -> None:
+        if self.backend == 'sqlite':
+            self.skipTest('SQLite locks no rows')
+
+        def update(_: int) -> None:
+            db.api.resource_update(self.context, self.ids[0], {'name': 'x'})
+
+        with db.api.transaction(self.user):
+            db.api.resource_get_many(self.user, self.ids)
+            self.assertEqual([None], self.in_threads(1, update))
 
 
 class TestScope(ResourceTestCase):
