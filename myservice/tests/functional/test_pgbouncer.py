@@ -22,21 +22,22 @@ from myservice.cmd import manage
 from myservice.tests import factories
 from myservice.tests.functional import base
 
+# Below myservice.tests.unit.db.
 SUITE = (
-    'claim',
-    'error_types',
-    'hooks',
-    'lost_commit',
-    'quota_usage',
-    'reservation',
-    'resource',
-    'retry',
-    'round_trips',
-    'scopes',
-    'service',
-    'session',
-    'stale',
-    'url_arguments',
+    'engine.test_error_types',
+    'engine.test_url_arguments',
+    'quotas.test_reservation',
+    'quotas.test_usage',
+    'resources.test_claim',
+    'resources.test_resource',
+    'test_round_trips',
+    'test_service',
+    'transaction.test_hooks',
+    'transaction.test_lost_commit',
+    'transaction.test_retry',
+    'transaction.test_scopes',
+    'transaction.test_session',
+    'transaction.test_stale',
 )
 
 
@@ -70,7 +71,7 @@ class TestPgBouncer(base.ServerTestCase):
         done = subprocess.run(
             [
                 *(sys.executable, '-m', 'unittest', '-q'),
-                *(f'myservice.tests.unit.test_{name}' for name in SUITE),
+                *(f'myservice.tests.unit.db.{name}' for name in SUITE),
             ],
             env=os.environ | {servers.CONNECTION: self.server.url},
             capture_output=True,
