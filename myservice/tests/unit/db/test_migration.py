@@ -583,7 +583,7 @@ class TestLock(MigrationTestCase):
                 exception.MigrationLocked, migration.sync
             )
         self.assertEqual(number, error.holder)
-        self.assertIn(f'connection {number} ', str(error))
+        self.assertIn(f'Connection {number} ', str(error))
         self.assertEqual(set(), self.tables())
 
     def test_a_wait_that_is_killed_is_an_error(self) -> None:
