@@ -151,7 +151,23 @@ def resource_tags_add(
             )
 
 
-@retry_on_failure
+def _tag_removed(
+    context: RequestContext,
+    resource_id: str,
+    tag: str,
+    claim: Any = None,
+    *,
+    session: AnySession,
+) -> None:
+    """Return if the tag is gone: no trace says who has removed it."""
+    rows = child_rows.read_of_one(
+        context, _TABLE, resource_id, session=session
+    )
+    if any(row.tag == tag for row in rows):
+        raise exception.NotFound()
+
+
+@retry_on_failure(settle=_tag_removed)
 def resource_tag_remove(
     context: RequestContext,
     resource_id: str,
@@ -160,8 +176,8 @@ def resource_tag_remove(
 ) -> None:
     """Remove a tag from a resource.
 
-    Nothing tells later who has removed it: if a reply of the server is lost,
-    and the tag is gone when the call is repeated, it raises CommitUnknown.
+    If a reply of the server is lost, and the tag is gone when the call is
+    repeated, it counts as removed by this call.
 
     :param context: a caller of its project, or an administrator
     :param resource_id: the id of the resource
