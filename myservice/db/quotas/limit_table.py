@@ -1,6 +1,5 @@
 """A table of limits: of projects, or of classes."""
 
-import functools
 from typing import Generic
 from typing import NoReturn
 from typing import TypeVar
@@ -59,6 +58,10 @@ class Limits(Generic[R]):
             )
         )
 
+        self._set = {
+            backend: self._set_statement(backend) for backend in dialects.NAMES
+        }
+
     def _by_owner(self, update: sa.Update) -> sa.Update:
         # By this index MariaDB locks the limits that a reserve reads. In a
         # small table an UPDATE would lock the row first and its index entry
@@ -112,7 +115,7 @@ class Limits(Generic[R]):
         """Insert a limit, or change an existing one."""
         backend = dialects.backend_of(session.get_bind().dialect)
         session.execute(
-            self._set_statement(backend),
+            self._set[backend],
             {
                 'of_owner': owner,
                 'of_resource': resource,
@@ -121,7 +124,6 @@ class Limits(Generic[R]):
             },
         )
 
-    @functools.cache  # noqa: B019 - there are two tables of limits
     def _set_statement(self, backend: dialects.Backend) -> sa.Insert:
         limit: sa.BindParameter[int] = sa.bindparam('new_limit')
         return dialects.upsert(

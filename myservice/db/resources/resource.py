@@ -224,15 +224,10 @@ def resource_update(
     fencing.check_claim(claim, resource_id)
     session = get_session(context, autocommit='size' not in values, core=True)
     with session.begin():
-        if 'size' in values:
-            updated = _resize(
-                context, resource_id, values, expected, claim, session=session
-            )
-        else:
-            updated = _update(
-                context, resource_id, values, expected, claim, session=session
-            )
-        if not updated:
+        change = _resize if 'size' in values else _update
+        if not change(
+            context, resource_id, values, expected, claim, session=session
+        ):
             row = access.get_for_writing(
                 context, resource_id, claim, session=session
             )
@@ -276,7 +271,7 @@ def resource_destroy(
                 deleted_at=clock.utcnow(),
                 service_id=None,
                 claim_generation=None,
-                generation=_TABLE.c.generation + 1,
+                generation=fencing.NEXT_GENERATION,
             )
         )
         enforcement.give_back(
@@ -375,7 +370,7 @@ def _update_statement(
             *(fencing.HELD if claimed else ()),
         )
         .values(
-            generation=_TABLE.c.generation + 1,
+            generation=fencing.NEXT_GENERATION,
             operation=own_uuid,
             updated_at=clock.utcnow(),
         )

@@ -117,10 +117,7 @@ def resource_tag_add(
     fencing.check_claim(claim, resource_id)
     session = get_session(context, autocommit=True)
     with session.begin():
-        if not _add(context, resource_id, [tag], claim, session=session):
-            access.get_for_writing(
-                context, resource_id, claim, session=session
-            )
+        _add(context, resource_id, [tag], claim, session=session)
 
 
 @retry_on_failure
@@ -145,10 +142,7 @@ def resource_tags_add(
     fencing.check_claim(claim, resource_id)
     session = get_session(context, autocommit=True)
     with session.begin():
-        if not _add(context, resource_id, tags, claim, session=session):
-            access.get_for_writing(
-                context, resource_id, claim, session=session
-            )
+        _add(context, resource_id, tags, claim, session=session)
 
 
 def _tag_removed(
@@ -194,9 +188,6 @@ def resource_tag_remove(
     session = get_session(context, autocommit=True)
     with session.begin():
         if not _remove(context, resource_id, [tag], claim, session=session):
-            access.get_for_writing(
-                context, resource_id, claim, session=session
-            )
             raise exception.ResourceTagNotFound(
                 resource_id=resource_id, tag=tag
             )
@@ -224,10 +215,7 @@ def resource_tags_remove(
     fencing.check_claim(claim, resource_id)
     session = get_session(context, autocommit=True)
     with session.begin():
-        if not _remove(context, resource_id, tags, claim, session=session):
-            access.get_for_writing(
-                context, resource_id, claim, session=session
-            )
+        _remove(context, resource_id, tags, claim, session=session)
 
 
 @retry_on_failure
@@ -264,11 +252,11 @@ def _add(
     claim: Claim | None,
     *,
     session: AnySession,
-) -> bool:
+) -> None:
     """Insert the tags that a resource lacks, in one statement.
 
-    :returns: False when it has inserted none; the resource may have them all,
-        or may not be the caller's to write
+    Another statement looks why it has inserted none: the resource may have
+    them all, or may not be the caller's to write.
     """
     statement = _add_statement(
         backend_of(session.get_bind().dialect),
@@ -278,7 +266,8 @@ def _add(
     parameters = _of_resource(context, resource_id, claim)
     given = [(tag,) for tag in sorted(set(tags))]
     result = session.execute(statement, {**parameters, 'given': given})
-    return bool(result.rowcount)
+    if not result.rowcount:
+        access.get_for_writing(context, resource_id, claim, session=session)
 
 
 def _remove(
@@ -291,8 +280,7 @@ def _remove(
 ) -> bool:
     """Delete tags of a resource, in one statement.
 
-    :returns: False when it has deleted none; the resource may have none of
-        them, or may not be the caller's to write
+    :returns: False when the resource has none of them
     """
     statement = _remove_statement(
         in_list.how_many(tags), bool(context.is_admin), claim is not None
@@ -300,6 +288,9 @@ def _remove(
     parameters = _of_resource(context, resource_id, claim)
     unwanted = in_list.members('unwanted', tags)
     result = session.execute(statement, {**parameters, **unwanted})
+    if not result.rowcount:
+        # It may not be the caller's to write.
+        access.get_for_writing(context, resource_id, claim, session=session)
     return bool(result.rowcount)
 
 
